@@ -1,0 +1,1 @@
+"""What two or more stages share: grid, bands, seasons, tables, store, catalogs."""

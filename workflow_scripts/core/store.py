@@ -1,0 +1,545 @@
+"""The patch store: one flat Zarr v3 store, patches at native resolution, one shard per job.
+
+A shard is the patches of `per_shard` consecutive locations. Every array has exactly one object
+(file) per shard, so jobs never write the same file. Layout and reasons: docs/architecture.md.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec, ZstdCodec
+
+from workflow_scripts.core import bands, grid
+
+MISSING_TIME = -(2**63)
+"""`datetime` of a missing patch; xarray decodes it to NaT."""
+
+CODECS = MappingProxyType(
+    {
+        "blosc-lz4-bitshuffle": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"},
+        "blosc-zstd3-shuffle": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
+    }
+)
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of the store."""
+
+    dims: tuple[str, ...]
+    """Dimension names; all begin with `location`."""
+    dtype: str
+    fill_value: Any
+    """Value where there is no patch."""
+    attributes: Mapping[str, Any]
+
+
+def _spec(dims: str, dtype: str, fill: Any, long_name: str, **attributes: Any) -> ArraySpec:
+    return ArraySpec(tuple(dims.split()), dtype, fill, {"long_name": long_name, **attributes})
+
+
+_DN = {
+    "units": "1",
+    "reflectance_scale": bands.REFLECTANCE_SCALE,
+    "comment": "surface reflectance = DN * reflectance_scale; radiometric offset removed; "
+    "0 = no data",
+}
+
+ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
+    {
+        "dn10": _spec("location season band10 y10 x10", "uint16", 0, "DN of the 10 m bands", **_DN),
+        "dn20": _spec("location season band20 y20 x20", "uint16", 0, "DN of the 20 m bands", **_DN),
+        "dn60": _spec(
+            "location season band60 y60 x60",
+            "uint16",
+            0,
+            "DN of the 60 m bands, window that covers the patch on the tile's own 60 m lattice",
+            **_DN,
+        ),
+        "scl": _spec(
+            "location season y20 x20",
+            "uint8",
+            0,
+            "scene classification",
+            flag_values=list(bands.SCL_CLASSES),
+            flag_meanings=" ".join(
+                name.replace(",", "").replace(" ", "_") for name in bands.SCL_CLASSES.values()
+            ),
+        ),
+        "datetime": _spec(
+            "location season",
+            "int64",
+            MISSING_TIME,
+            "sensing time of the scene, UTC",
+            units="seconds since 1970-01-01",
+            calendar="proleptic_gregorian",
+            _FillValue=MISSING_TIME,
+        ),
+        "epsg": _spec("location season", "int32", 0, "EPSG code of the patch's CRS; 0 = no patch"),
+        "origin_x": _spec("location season", "float64", np.nan, "west edge of the patch", units="m"),
+        "origin_y": _spec("location season", "float64", np.nan, "north edge of the patch", units="m"),
+        "origin60_x": _spec("location season", "float64", np.nan, "west edge of dn60", units="m"),
+        "origin60_y": _spec("location season", "float64", np.nan, "north edge of dn60", units="m"),
+        "cloud_fraction": _spec(
+            "location season",
+            "float32",
+            np.nan,
+            "share of the patch under cloud, cirrus or cloud shadow (SCL 3, 8, 9, 10); NaN without SCL",
+            units="1",
+        ),
+        "valid_fraction": _spec(
+            "location season", "float32", np.nan, "share of the patch with data", units="1"
+        ),
+        "dn_offset": _spec(
+            "location season", "int16", -1, "offset that was subtracted; -1 = no patch", units="1"
+        ),
+        "sun_zenith": _spec(
+            "location season", "float32", np.nan, "sun zenith angle of the scene", units="degree"
+        ),
+        "aligned": _spec(
+            "location", "bool", False, "all patches of the location share CRS and origin"
+        ),
+    }
+)
+"""Arrays that hold one object per shard."""
+
+PIXELS = ("dn10", "dn20", "dn60", "scl")
+_BANDS = {"band10": bands.BANDS10, "band20": bands.BANDS20, "band60": bands.BANDS60}
+_RESOLUTION = {"10": 10, "20": 20, "60": 60}
+
+
+def _sizes(n_seasons: int, size_m: int) -> dict[str, int]:
+    sizes = {"season": n_seasons} | {name: len(names) for name, names in _BANDS.items()}
+    for suffix, resolution in _RESOLUTION.items():
+        n = grid.n_pixels(size_m, resolution)
+        sizes |= {f"y{suffix}": n, f"x{suffix}": n}
+    return sizes
+
+
+OBJECT_DIMENSIONS = {
+    "dn10": 5,
+    "dn20": 5,
+    "dn60": 5,
+    "scl": 4,
+    "datetime": 2,
+    "epsg": 2,
+    "origin_x": 2,
+    "origin_y": 2,
+    "origin60_x": 2,
+    "origin60_y": 2,
+    "cloud_fraction": 2,
+    "valid_fraction": 2,
+    "dn_offset": 2,
+    "sun_zenith": 2,
+    "aligned": 1,
+}
+"""Number of dimensions of each array, as a literal: the rules read it to name the objects."""
+
+
+def shard_objects(shard: int) -> list[str]:
+    """List the objects of one shard, paths relative to the store."""
+    return [f"{name}/c.{shard}{'.0' * (n - 1)}" for name, n in OBJECT_DIMENSIONS.items()]
+
+
+def create_store(
+    path: str | os.PathLike,
+    *,
+    locations: pd.DataFrame,
+    seasons: Sequence[str],
+    size_m: int,
+    per_shard: int,
+    codec: str = "blosc-lz4-bitshuffle",
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Create the store's metadata and location coordinates, or let a store grow.
+
+    Never deletes an object. An existing store must have the same layout and begin with the same
+    locations; its arrays are then lengthened.
+
+    Parameters
+    ----------
+    path : the store's folder
+    locations : `location_id`, `lon`, `lat`; row number = location index
+    seasons : labels, in order
+    size_m : side of a patch in meters, a multiple of 20
+    per_shard : locations per shard, fixed for the life of the store
+    codec : key of `CODECS`
+    attributes : further attributes of the store
+
+    Raises
+    ------
+    ValueError
+        If an existing store has another layout or other locations.
+    """
+    path = Path(path)
+    if codec not in CODECS:
+        raise ValueError(f"patches.codec = {codec!r} is not one of {sorted(CODECS)}")
+    layout = {
+        "seasons": list(seasons),
+        "size_m": int(size_m),
+        "per_shard": int(per_shard),
+        "codec": codec,
+    }
+    ids = locations["location_id"].astype(str).tolist()
+    if (path / "zarr.json").exists():
+        _check_growth(path, layout, ids)
+    sizes = _sizes(len(seasons), size_m)
+    root = zarr.open_group(path, mode="a", zarr_format=3)
+    for name, spec in ARRAYS.items():
+        if name in root:
+            array = root[name]
+            array.resize((len(ids), *array.shape[1:]))
+        else:
+            _create_array(root, name, spec, len(ids), sizes, per_shard, codec)
+    coordinates = {
+        "location_id": (("location",), np.array(ids, object), {"long_name": "location id"}),
+        "lon": (("location",), locations["lon"].to_numpy(float), {"units": "degrees_east"}),
+        "lat": (("location",), locations["lat"].to_numpy(float), {"units": "degrees_north"}),
+        "season": (("season",), np.array(list(seasons), object), {"long_name": "season"}),
+    }
+    for name, names in _BANDS.items():
+        wavelengths = [bands.WAVELENGTH_NM[band] for band in names]
+        attrs = {"long_name": "Sentinel-2 band", "wavelength_nm": wavelengths}
+        coordinates[name] = ((name,), np.array(names, object), attrs)
+    for name, (dims, values, attrs) in coordinates.items():
+        _write_coordinate(root, name, dims, values, attrs)
+    root.attrs.update(
+        {
+            "title": "Sentinel-2 L2A patches at native resolution",
+            "Conventions": "CF-1.11",
+            "coordinates": "location_id lon lat",
+            "layout": layout,
+            **(attributes or {}),
+        }
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(root.store)
+
+
+def _check_growth(path: Path, layout: dict[str, Any], ids: list[str]) -> None:
+    """Refuse a store whose layout or first locations differ from what is asked for."""
+    old = zarr.open_group(path, mode="r")
+    advice = f"Keep it under another dataset name, or delete {path} and the folder retrieved/ beside it."
+    present = old.attrs.get("layout", {})
+    changed = {key: (present.get(key), value) for key, value in layout.items() if present.get(key) != value}
+    if present and changed:
+        listed = "; ".join(f"{key}: store has {a!r}, asked for {b!r}" for key, (a, b) in changed.items())
+        raise ValueError(f"{path} was made with another layout ({listed}). {advice}")
+    if "location_id" not in old:
+        return
+    before = [str(value) for value in old["location_id"][:]]
+    if ids[: len(before)] != before:
+        first = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), len(ids))
+        raise ValueError(
+            f"{path} holds other locations: {len(before)} there, {len(ids)} asked for, different "
+            f"from location {first} on. A store only grows at its end. {advice}"
+        )
+
+
+def _create_array(
+    root: zarr.Group,
+    name: str,
+    spec: ArraySpec,
+    n_locations: int,
+    sizes: Mapping[str, int],
+    per_shard: int,
+    codec: str,
+) -> None:
+    inner = tuple(sizes[dim] for dim in spec.dims[1:])
+    options: dict[str, Any] = {"chunks": (per_shard, *inner), "compressors": [ZstdCodec(level=3)]}
+    if name in PIXELS:
+        compressor = BloscCodec(typesize=np.dtype(spec.dtype).itemsize, **CODECS[codec])
+        options = {
+            "shards": (per_shard, *inner),
+            "chunks": (1, 1, *inner[1:]),
+            "compressors": [compressor],
+        }
+    root.create_array(
+        name,
+        shape=(n_locations, *inner),
+        dtype=spec.dtype,
+        fill_value=spec.fill_value,
+        dimension_names=spec.dims,
+        attributes=dict(spec.attributes),
+        chunk_key_encoding={"name": "default", "separator": "."},
+        **options,
+    )
+
+
+def _write_coordinate(
+    root: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray, attrs: dict[str, Any]
+) -> None:
+    text = values.dtype == object
+    if name in root:
+        array = root[name]
+        if array.shape != values.shape:
+            array.resize(values.shape)
+        elif np.array_equal(array[:].astype(values.dtype), values):
+            return
+    else:
+        array = root.create_array(
+            name,
+            shape=values.shape,
+            chunks=(65_536,) if dims == ("location",) else values.shape,
+            dtype=str if text else values.dtype,
+            fill_value="" if text else np.nan,
+            dimension_names=dims,
+            attributes=attrs,
+            compressors=[ZstdCodec(level=3)],
+            chunk_key_encoding={"name": "default", "separator": "."},
+        )
+    array[:] = values
+
+
+def open_store(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
+    """Open a patch store lazily.
+
+    Parameters
+    ----------
+    path : the store's folder
+    chunks : as in `xarray.open_zarr`; None reads without dask, `{}` gives dask arrays
+
+    Returns
+    -------
+    Dataset, dims (location, season, band10, y10, x10, …); see `ARRAYS`
+    """
+    path = Path(path)
+    if not (path / "zarr.json").exists():
+        raise FileNotFoundError(f"{path} holds no store (no zarr.json): run the stage that creates it")
+    return xr.open_zarr(path, chunks=chunks).set_coords(["location_id", "lon", "lat"])
+
+
+def layout(path: str | os.PathLike) -> dict[str, Any]:
+    """Give the fixed choices of a store: seasons, size_m, per_shard, codec, and n_locations."""
+    metadata = json.loads((Path(path) / "zarr.json").read_text())["attributes"]["layout"]
+    shape = json.loads((Path(path) / "dn10" / "zarr.json").read_text())["shape"]
+    return {**metadata, "n_locations": shape[0]}
+
+
+def shard_range(path: str | os.PathLike, shard: int) -> tuple[int, int]:
+    """Give the first location of a shard and the one after its last."""
+    facts = layout(path)
+    first = shard * facts["per_shard"]
+    last = min(first + facts["per_shard"], facts["n_locations"])
+    if not 0 <= first < last:
+        raise ValueError(f"{path}: shard {shard} lies beyond its {facts['n_locations']} locations")
+    return first, last
+
+
+def empty_shard(path: str | os.PathLike, shard: int) -> dict[str, np.ndarray]:
+    """Give the arrays of a shard without any patch, ready to be filled."""
+    first, last = shard_range(path, shard)
+    facts = layout(path)
+    sizes = _sizes(len(facts["seasons"]), facts["size_m"]) | {"location": last - first}
+    return {
+        name: np.full([sizes[dim] for dim in spec.dims], spec.fill_value, spec.dtype)
+        for name, spec in ARRAYS.items()
+    }
+
+
+def read_shard(
+    path: str | os.PathLike, shard: int
+) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
+    """Read a shard as far as its objects can be read.
+
+    Returns
+    -------
+    arrays : name → array; missing patches where an object is absent or damaged
+    readable : name → whether its object was there and could be read
+    """
+    arrays, readable = empty_shard(path, shard), {}
+    first, last = shard_range(path, shard)
+    for name, object_path in zip(ARRAYS, shard_objects(shard), strict=True):
+        readable[name] = (Path(path) / object_path).is_file()
+        if not readable[name]:
+            continue
+        try:
+            arrays[name] = zarr.open_array(Path(path) / name, mode="r")[first:last]
+        except Exception:  # codecs raise errors of many classes on damaged bytes
+            readable[name] = False
+    return arrays, readable
+
+
+def write_shard(path: str | os.PathLike, shard: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write all objects of a shard; each appears whole or not at all.
+
+    The objects are encoded in a staging folder beside the store, flushed to disk, and moved into
+    place one by one, the pixels first. A kill leaves old and new objects, never a half one.
+
+    Parameters
+    ----------
+    path : the store's folder
+    shard : number of the shard
+    arrays : an array for each of `ARRAYS`, first axis the shard's locations
+    """
+    path = Path(path)
+    first, last = shard_range(path, shard)
+    objects = dict(zip(ARRAYS, shard_objects(shard), strict=True))
+    staging = path.with_name(f"{path.name}.staging") / str(shard)
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        for name, spec in ARRAYS.items():
+            values = np.asarray(arrays[name])
+            (staging / name).mkdir(parents=True)
+            shutil.copyfile(path / name / "zarr.json", staging / name / "zarr.json")
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                array = zarr.open_array(staging / name, mode="r+")
+            if values.shape != (last - first, *array.shape[1:]) or values.dtype != spec.dtype:
+                raise ValueError(
+                    f"{path}, shard {shard}, {name}: got {values.dtype} {values.shape}, expected "
+                    f"{spec.dtype} {(last - first, *array.shape[1:])}"
+                )
+            array[first:last] = values
+            if name in PIXELS and not values.any():
+                (staging / objects[name]).write_bytes(_empty_shard_object(array))
+        for object_path in objects.values():
+            with open(staging / object_path, "rb") as file:
+                os.fsync(file.fileno())
+        for object_path in objects.values():
+            os.replace(staging / object_path, path / object_path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):  # other jobs' staging folders may still be there
+            staging.parent.rmdir()
+
+
+def _empty_shard_object(array: zarr.Array) -> bytes:
+    """Encode a shard without any inner chunk, which zarr-python would not write at all.
+
+    It is the index alone, offset and length 2^64 − 1 for every inner chunk, and its checksum
+    (Zarr v3 sharding codec with its default index codecs).
+    """
+    n_chunks = math.prod(s // c for s, c in zip(array.shards, array.chunks, strict=True))
+    index = np.full(2 * n_chunks, 2**64 - 1, "<u8").tobytes()
+    return index + struct.pack("<I", google_crc32c.value(index))
+
+
+def patch_checksum(*pixels: np.ndarray) -> str:
+    """Digest the pixels of one patch (dn10, dn20, dn60, scl), 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in pixels:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+# ---- views -----------------------------------------------------------------------------------
+
+
+def upsample(values: np.ndarray, factor: int, n: int, *, first: float = 0.0) -> np.ndarray:
+    """Resample the last two axes to pixels `factor` times finer, bilinear between pixel centers.
+
+    Parameters
+    ----------
+    values : array (..., y, x), float32, NaN = no data
+    factor : how many fine pixels lie along a coarse one
+    n : fine pixels wanted along each axis
+    first : position of the first fine pixel's edge, in fine pixels from the coarse array's edge;
+        a pair (y, x) is taken too
+
+    Returns
+    -------
+    float32 array (..., n, n); beyond the outermost centers the edge value is held
+    """
+    for axis, start in zip((-2, -1), np.broadcast_to(first, 2), strict=True):
+        position = (start + np.arange(n) + 0.5) / factor - 0.5
+        position = np.clip(position, 0, values.shape[axis] - 1)
+        low = np.floor(position).astype(int)
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        weight = (position - low).astype(np.float32)
+        weight = weight[:, None] if axis == -2 else weight
+        below, above = np.take(values, low, axis), np.take(values, high, axis)
+        # where the weight is zero the other pixel must not spread its NaN
+        values = np.where(weight == 0, below, below * (1 - weight) + above * weight)
+    return values.astype(np.float32)
+
+
+def cube10(dataset: xr.Dataset, names: Sequence[str] = bands.ALL_BANDS) -> xr.DataArray:
+    """View patches as one array at 10 m; 20 m and 60 m bands by bilinear interpolation.
+
+    Lazy for a dataset opened with dask chunks, else computed at once: select first.
+
+    Parameters
+    ----------
+    dataset : a patch store, or a selection of its locations and seasons
+    names : bands, any of the twelve, in the order wanted
+
+    Returns
+    -------
+    DataArray, dims (location, season, band, y10, x10) less those selected away, float32 DN;
+    NaN where there is no data
+    """
+    n = dataset.sizes["y10"]
+    parts = []
+    for suffix, factor in (("10", 1), ("20", 2), ("60", 6)):
+        wanted = [name for name in names if bands.RESOLUTION_M[name] == int(suffix)]
+        if not wanted:
+            continue
+        positions = [_BANDS[f"band{suffix}"].index(name) for name in wanted]
+        part = dataset[f"dn{suffix}"].isel({f"band{suffix}": positions})
+        zero = xr.zeros_like(dataset["origin_x"])
+        below, right = zero, zero
+        if suffix == "60":
+            below = (dataset["origin60_y"] - dataset["origin_y"]) / 10
+            right = (dataset["origin_x"] - dataset["origin60_x"]) / 10
+        part = xr.apply_ufunc(
+            _upsample_patch,
+            part.rename({f"band{suffix}": "band"}),
+            below,
+            right,
+            kwargs={"factor": factor, "n": n},
+            input_core_dims=[["band", f"y{suffix}", f"x{suffix}"], [], []],
+            output_core_dims=[["band", "y10", "x10"]],
+            exclude_dims={f"y{suffix}", f"x{suffix}"},
+            vectorize=True,
+            dask="parallelized",
+            output_dtypes=[np.float32],
+            dask_gufunc_kwargs={"output_sizes": {"y10": n, "x10": n}, "allow_rechunk": True},
+        )
+        parts.append(part.assign_coords(band=wanted))
+    cube = xr.concat(parts, "band", coords="minimal", compat="override", join="exact")
+    return cube.sel(band=list(names)).assign_attrs(units="1", long_name="DN at 10 m")
+
+
+def _upsample_patch(
+    values: np.ndarray, below: float, right: float, *, factor: int, n: int
+) -> np.ndarray:
+    dn = np.where(values == 0, np.nan, values).astype(np.float32)
+    if np.isnan(below) or np.isnan(right):
+        return np.full((dn.shape[0], n, n), np.nan, np.float32)
+    return dn if factor == 1 else upsample(dn, factor, n, first=(below, right))
+
+
+def reflectance(dataset: xr.Dataset, names: Sequence[str] = bands.ALL_BANDS) -> xr.DataArray:
+    """View patches as surface reflectance at 10 m (0 to about 1; NaN = no data)."""
+    return (cube10(dataset, names) * bands.REFLECTANCE_SCALE).assign_attrs(
+        units="1", long_name="surface reflectance at 10 m"
+    )
+
+
+def ndvi10(dataset: xr.Dataset) -> xr.DataArray:
+    """Compute NDVI at 10 m from B08 and B04 (-1 to 1; NaN = no data)."""
+    near_infrared, red = (
+        dataset["dn10"].isel(band10=bands.BANDS10.index(name), drop=True) for name in ("B08", "B04")
+    )
+    return xr.apply_ufunc(
+        bands.ndvi, near_infrared, red, dask="parallelized", output_dtypes=[np.float32]
+    ).rename("ndvi")
+
+
