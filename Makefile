@@ -1,0 +1,45 @@
+# make demo: the whole pipeline on the made world; make test: the tests. Both install first.
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test lint bench real lock clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	touch $@
+
+demo: install
+	$(BIN)/snakemake --cores $(CORES)
+	@echo "The report is results/report.html"
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+bench: install
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+real: install
+	$(BIN)/python -m pytest -m real tests/real -s
+
+clean:
+	rm -rf results resources .snakemake
+
+# Resolve requirements.in anew; torch is pinned without a local suffix, so that pip takes the CPU
+# build where it is set up for it and the CUDA build elsewhere.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --requirement requirements.in
+	(echo "# Versions that were installed and tested together (make lock writes this file from requirements.in)."; \
+	  .venv-lock/bin/python -m pip freeze | sed 's/+cpu//') > requirements.lock
+	rm -rf .venv-lock

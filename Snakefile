@@ -1,0 +1,94 @@
+"""From config.yaml to a trained, evaluated model: locations, greenness, phenology, seasons,
+scenes, patches, dataset, pretraining, downstream tasks, report."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+include: "rules/common.smk"
+include: "rules/demo.smk"
+include: "rules/sources.smk"
+include: "rules/locations.smk"
+include: "rules/seasons.smk"
+include: "rules/patches.smk"
+include: "rules/dataset.smk"
+include: "rules/pretrain.smk"
+include: "rules/downstream.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    sample,
+    phenology,
+    scenes,
+    patches,
+    dataset,
+    verify,
+    pretrained,
+    evaluated,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.write_report.output.report,
+
+
+rule sample:
+    input:
+        per_dataset("locations.parquet"),
+
+
+rule phenology:
+    input:
+        per_dataset("seasons.parquet"),
+        per_dataset("phenology_cycles.parquet", having=uses_phenology),
+
+
+rule scenes:
+    input:
+        per_dataset("scenes/{shard}.parquet", having=has_catalog),
+
+
+rule patches:
+    input:
+        per_dataset("patches.parquet", *STORE_OBJECTS, having=has_catalog),
+
+
+rule dataset:
+    input:
+        rules.patches.input,
+        per_dataset(
+            "verification.json",
+            "weights.parquet",
+            "bands.json",
+            "README.md",
+            having=has_catalog,
+        ),
+
+
+rule verify:
+    input:
+        per_dataset("verification.json", having=has_catalog),
+
+
+rule pretrained:
+    input:
+        rules.dataset.input,
+        expand(rules.pretrain.output.encoder, model=filter(is_trained, MODELS)),
+
+
+rule evaluated:
+    input:
+        rules.pretrained.input,
+        expand(rules.linear_probe.output.scores, model=MODELS, task=TASKS),
+        expand(rules.knn_probe.output.scores, model=MODELS, task=TASKS),
+
+
+rule report:
+    input:
+        rules.evaluated.input,
+        rules.write_report.output.report,

@@ -1,0 +1,1 @@
+"""Everything that imports torch: pretraining, encoders, and (in `downstream`) their evaluation."""

@@ -1,0 +1,316 @@
+"""Batches of patches from the store, and their way to network inputs on the device.
+
+Reader threads deliver native-resolution uint16 DN; resampling to 10 m, NDVI and scaling are done
+for the whole batch on the device (`to_images`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from pretrain import sampler
+from pretrain.reader import PatchArray, open_arrays
+from pretrain.samples import Samples
+from workflow_scripts.core.bands import WAVELENGTH_NM
+
+NDVI_BANDS = ("B08", "B04")
+NDVI_SCALE = 10_000
+"""NDVI as published: clipped at 0, times 10,000, whole numbers."""
+INPUT_SCALE = 1 / 255
+"""Scaling of the published code, whose ToTensor divides images with a maximum above 1 by 255."""
+
+
+@dataclass(frozen=True)
+class BandPlan:
+    """Which stored bands are read to deliver the bands asked for."""
+
+    bands: tuple[str, ...]
+    """Bands in channel order; `NDVI` is computed."""
+    stored: Mapping[str, tuple[str, ...]]
+    """Array → bands to read from it."""
+    positions: Mapping[str, np.ndarray]
+    """Array → their positions in a stored patch."""
+
+
+def plan_bands(bands: Sequence[str], arrays: Mapping[str, PatchArray], *, store: Path) -> BandPlan:
+    """Find each band in the store.
+
+    Raises
+    ------
+    ValueError
+        If a band is not there or named twice.
+    """
+    if not bands or len(set(bands)) != len(bands):
+        raise ValueError(f"bands {tuple(bands)!r}: expected at least one band, each named once")
+    home = {band: name for name, array in arrays.items() for band in array.bands}
+    needed = [band for band in bands if band != "NDVI"] + list(NDVI_BANDS if "NDVI" in bands else ())
+    missing = [band for band in needed if band not in home]
+    if missing:
+        raise ValueError(
+            f"bands {missing} are not in the store {store}, which has {sorted(home)} (NDVI is computed from "
+            f"{' and '.join(NDVI_BANDS)}). Change `bands` of the model."
+        )
+    stored = {
+        name: tuple(band for band in array.bands if band in needed)
+        for name, array in arrays.items()
+        if set(array.bands) & set(needed)
+    }
+    positions = {
+        name: np.array([arrays[name].bands.index(band) for band in wanted]) for name, wanted in stored.items()
+    }
+    return BandPlan(tuple(bands), stored, positions)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of some locations in some seasons, and what is known about them."""
+
+    dn: dict[str, Tensor]
+    """Array (`dn10` …) → uint16 (N, S, band, y, x), harmonized DN, 0 = no data."""
+    shift60: Tensor | None
+    """float32 (N, S, 2): edge of the patch from the edge of `dn60` (y, x), in 60 m pixels."""
+    season: Tensor
+    """int64 (N, S), position of the season in the store."""
+    day_of_year: Tensor
+    """float32 (N, S)."""
+    lonlat: Tensor
+    """float32 (N, 2), degrees."""
+    location_id: tuple[str, ...]
+    epoch: int = 0
+    slots: np.ndarray | None = None
+    """int64 (N,), sample slots in the epoch: what random choices are keyed by."""
+    batch_slots: np.ndarray | None = None
+    """int64, the slots of all ranks."""
+    views: tuple[Tensor, ...] = ()
+    """Network inputs (N, C, H, W), as the objective declared them."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move to a device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            dn={name: move(tensor) for name, tensor in self.dn.items()},
+            shift60=move(self.shift60),
+            season=move(self.season),
+            day_of_year=move(self.day_of_year),
+            lonlat=move(self.lonlat),
+        )
+
+
+class PatchReader:
+    """Reads batches from a store; safe to use from several threads."""
+
+    def __init__(
+        self,
+        store: Path,
+        bands: Sequence[str],
+        *,
+        n_threads: int = 1,
+        direct: bool = True,
+        pin_memory: bool = False,
+    ) -> None:
+        self.store = Path(store)
+        self.arrays = open_arrays(self.store, direct=direct)
+        self.plan = plan_bands(bands, self.arrays, store=self.store)
+        self._pin_memory = pin_memory
+        self._pool = ThreadPoolExecutor(n_threads, "reader") if n_threads > 1 else None
+        self._shift60 = _read_shift60(self.store) if "dn60" in self.plan.stored else None
+
+    def read(self, locations: np.ndarray, seasons: np.ndarray) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Read patches.
+
+        Parameters
+        ----------
+        locations : int (N,), rows in the store
+        seasons : int (N, S), positions; a season named twice for a location is read once
+
+        Returns
+        -------
+        `dn` and `shift60` of a `Batch`
+        """
+        n, n_seasons = seasons.shape
+        dn = {
+            name: torch.empty(
+                (n, n_seasons, len(bands), *self.arrays[name].patch_shape[1:]),
+                dtype=torch.uint16,
+                pin_memory=self._pin_memory,
+            )
+            for name, bands in self.plan.stored.items()
+        }
+        outputs = {name: tensor.numpy() for name, tensor in dn.items()}
+
+        def fill(i: int) -> None:
+            for name, output in outputs.items():
+                for k, season in enumerate(seasons[i]):
+                    earlier = np.flatnonzero(seasons[i, :k] == season)
+                    if len(earlier):
+                        output[i, k] = output[i, earlier[0]]
+                    else:
+                        patch = self.arrays[name].read(int(locations[i]), int(season))
+                        np.take(patch, self.plan.positions[name], axis=0, out=output[i, k])
+
+        for _ in self._pool.map(fill, range(n)) if self._pool else map(fill, range(n)):
+            pass
+        if self._shift60 is None:
+            return dn, None
+        return dn, torch.from_numpy(self._shift60[locations[:, None], seasons])
+
+    def read_batch(
+        self,
+        samples: Samples,
+        batch: int,
+        *,
+        seed: int,
+        epoch: int,
+        n_seasons: int,
+        batch_size: int,
+        rank: int,
+        n_ranks: int,
+    ) -> Batch:
+        """Draw and read this rank's part of one batch of an epoch."""
+        shares = {"batch_size": batch_size, "rank": rank, "n_ranks": n_ranks}
+        slots = sampler.rank_slots(batch, **shares)
+        drawn = sampler.draw_locations(samples.weight, seed=seed, epoch=epoch, slots=slots)
+        seasons = sampler.draw_seasons(
+            samples.available[drawn], n_seasons, seed=seed, epoch=epoch, slots=slots
+        )
+        dn, shift60 = self.read(samples.location[drawn], seasons)
+        return Batch(
+            dn=dn,
+            shift60=shift60,
+            season=torch.from_numpy(seasons),
+            day_of_year=torch.from_numpy(np.take_along_axis(samples.day_of_year[drawn], seasons, axis=1)),
+            lonlat=torch.from_numpy(samples.lonlat[drawn]),
+            location_id=tuple(samples.location_id[drawn].tolist()),
+            epoch=epoch,
+            slots=slots,
+            batch_slots=np.arange(batch * batch_size, (batch + 1) * batch_size),
+        )
+
+
+def _read_shift60(store: Path) -> np.ndarray:
+    """Edge of each patch from the edge of its `dn60` window, (location, season, 2), y down and x, 60 m pixels."""
+    origin = {
+        name: zarr.open_array(store / name, mode="r")[:]
+        for name in ("origin_x", "origin_y", "origin60_x", "origin60_y")
+    }
+    down = origin["origin60_y"] - origin["origin_y"]
+    right = origin["origin_x"] - origin["origin60_x"]
+    return (np.stack([down, right], axis=-1) / 60).astype(np.float32)
+
+
+def prefetch(read: Callable[[int], Batch], steps: Iterable[int], *, depth: int = 2) -> Iterator[Batch]:
+    """Yield ``read(step)`` for each step, in order, reading `depth` batches ahead in a thread."""
+    pending: deque[Future] = deque()
+    with ThreadPoolExecutor(1, "batches") as pool:
+        try:
+            for step in steps:
+                pending.append(pool.submit(read, step))
+                if len(pending) > depth:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def resampling_matrix(position: Tensor, n: int) -> Tensor:
+    """Turn source positions into a matrix of bilinear weights.
+
+    Parameters
+    ----------
+    position : (…, m), in pixels, 0 at the center of the first source pixel; held at the edges
+    n : source pixels
+
+    Returns
+    -------
+    (…, m, n), rows sum to 1
+    """
+    source = torch.arange(n, device=position.device, dtype=position.dtype)
+    return (1 - (position.clamp(0, n - 1).unsqueeze(-1) - source).abs()).clamp(min=0)
+
+
+def to_images(batch: Batch, plan: BandPlan) -> Tensor:
+    """Bring a batch to network scale on the 10 m grid.
+
+    20 m bands are interpolated bilinearly between pixel centers, 60 m bands on their own lattice;
+    NDVI is computed at 10 m. Reflectance bands are DN / 255, NDVI is × 10000 / 255 after clipping
+    at 0 (`published` scaling).
+
+    Returns
+    -------
+    float32 (N, S, band, y, x), bands in the plan's order; no data stays 0 at native resolution
+    """
+    n10 = batch.dn["dn10"].shape[-1] if "dn10" in batch.dn else None
+    channels: dict[str, Tensor] = {}
+    for name, bands in plan.stored.items():
+        dn = batch.dn[name].to(torch.float32)
+        if name == "dn20":
+            dn = functional.interpolate(dn.flatten(0, 1), scale_factor=2, mode="bilinear").unflatten(
+                0, dn.shape[:2]
+            )
+        elif name == "dn60":
+            size = n10 or 2 * batch.dn["dn20"].shape[-1]
+            center = (torch.arange(size, device=dn.device) + 0.5) / 6 - 0.5
+            rows, columns = (
+                resampling_matrix(batch.shift60[..., axis, None] + center, dn.shape[-2 + axis]).unsqueeze(2)
+                for axis in range(2)
+            )
+            dn = rows @ dn @ columns.transpose(-1, -2)
+        channels |= dict(zip(bands, dn.unbind(2), strict=True))
+    if "NDVI" in plan.bands:
+        near_infrared, red = (channels[band] for band in NDVI_BANDS)
+        total = near_infrared + red
+        ratio = (near_infrared - red) / total.clamp(min=1)
+        channels["NDVI"] = (ratio.clamp(min=0) * NDVI_SCALE).floor() * ((near_infrared > 0) & (red > 0))
+    return torch.stack([channels[band] for band in plan.bands], dim=2) * INPUT_SCALE
+
+
+class PatchDataset(Dataset):
+    """The patches of a store as an ordinary torch Dataset, for any training code.
+
+    An item is one patch: `image` float32 (band, y, x) at 10 m in DN (NDVI × 10000), `mask` bool
+    (y, x) where all bands have data, `bands`, `wavelength_nm` (NaN for NDVI), `day_of_year`,
+    `lonlat`, `season`, `location_id`.
+    """
+
+    def __init__(self, store: Path, samples: Samples, bands: Sequence[str]) -> None:
+        self.samples = samples
+        self._reader = PatchReader(Path(store), bands)
+        self._items = np.argwhere(samples.available)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one patch."""
+        row, season = self._items[index]
+        samples, plan = self.samples, self._reader.plan
+        dn, shift60 = self._reader.read(samples.location[[row]], np.array([[season]]))
+        batch = Batch(dn, shift60, torch.tensor([[season]]), torch.zeros(1, 1), torch.zeros(1, 2), ())
+        image = to_images(batch, plan)[0, 0] / INPUT_SCALE
+        measured = [i for i, band in enumerate(plan.bands) if band != "NDVI"]
+        return {
+            "image": image,
+            "mask": (image[measured] > 0).all(dim=0),
+            "bands": plan.bands,
+            "wavelength_nm": torch.tensor([WAVELENGTH_NM.get(band, float("nan")) for band in plan.bands]),
+            "day_of_year": float(samples.day_of_year[row, season]),
+            "lonlat": torch.from_numpy(samples.lonlat[row]),
+            "season": str(samples.seasons[season]),
+            "location_id": str(samples.location_id[row]),
+        }

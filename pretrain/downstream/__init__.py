@@ -1,0 +1,1 @@
+"""Evaluation of frozen encoders on labelled datasets: embeddings, folds, probes, scores."""

@@ -1,0 +1,214 @@
+"""Embed every patch of a labelled dataset with one frozen encoder, once for all its tasks.
+
+Reads
+    results/models/{model}/encoder.safetensors (trained models), the dataset's patches.parquet and
+    patches.zarr
+Writes
+    results/embeddings/{model}/{dataset}/embeddings.zarr: `embedding` float32 (location, season,
+    feature), NaN where there is no patch; coordinates location_id, lon, lat, season; attributes
+    model, encoder_digest, dataset, dataset_digest, bands, scaling and what else the encoder states.
+    Written beside its place and moved there whole.
+"""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+import zarr
+
+from pretrain.data import Batch, PatchReader, prefetch
+from pretrain.downstream.encoders import Embedder, open_embedder
+from pretrain.samples import dataset_digest
+from workflow_scripts.core import tables
+from workflow_scripts.core.stage import run_stage
+from workflow_scripts.core.store import open_store
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 64
+"""Patches per forward pass: 0.2 GB of inputs at 264 px and 12 bands."""
+CHUNK_LOCATIONS = 512
+"""Locations of one season per chunk: 4 MB of 2048 features."""
+
+
+def locate_patches(patches: pd.DataFrame, *, coordinates: xr.Dataset) -> np.ndarray:
+    """Give row and season position in the store of each patch that was retrieved.
+
+    Parameters
+    ----------
+    patches : the dataset's index (`location_id`, `season`, `status`)
+    coordinates : `location_id` and `season` of the store
+
+    Returns
+    -------
+    int64 (n, 2), sorted
+
+    Raises
+    ------
+    ValueError
+        If the index names a location or season that the store does not have.
+    """
+    stored = patches[patches["status"] == "ok"]
+    columns = []
+    for name in ("location_id", "season"):
+        known = pd.Index(coordinates[name].values.astype(object))
+        position = known.get_indexer(stored[name].astype(str))
+        if (position < 0).any():
+            unknown = sorted(set(stored[name][position < 0]))
+            raise ValueError(
+                f"patches.parquet names {name} {unknown[:5]}, which patches.zarr does not have: run "
+                "the target `patches` again"
+            )
+        columns.append(position)
+    rows = np.stack(columns, axis=1).astype(np.int64)
+    return rows[np.lexsort(rows.T[::-1])]
+
+
+def embed_chunks(
+    reader: PatchReader, embedder: Embedder, *, rows: np.ndarray, shape: tuple[int, int], device: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Embed patches, some hundred locations at a time.
+
+    Parameters
+    ----------
+    rows : as of `locate_patches`
+    shape : locations and seasons of the store
+    device : torch device
+
+    Yields
+    ------
+    first location and float32 (locations, season, feature), NaN where there is no patch
+    """
+
+    def read(batch: np.ndarray) -> Batch:
+        seasons = batch[:, 1:]
+        dn, shift60 = reader.read(batch[:, 0], seasons)
+        return Batch(
+            dn,
+            shift60,
+            season=torch.from_numpy(seasons),
+            day_of_year=torch.zeros(seasons.shape),
+            lonlat=torch.zeros(len(batch), 2),
+            location_id=(),
+        )
+
+    n_locations, n_seasons = shape
+    for first in range(0, n_locations, CHUNK_LOCATIONS):
+        last = min(first + CHUNK_LOCATIONS, n_locations)
+        block = np.full((last - first, n_seasons, embedder.n_features), np.nan, np.float32)
+        wanted = rows[(rows[:, 0] >= first) & (rows[:, 0] < last)]
+        parts = [wanted[i : i + BATCH_SIZE] for i in range(0, len(wanted), BATCH_SIZE)]
+        for part, batch in zip(parts, prefetch(read, parts), strict=True):
+            with torch.inference_mode():
+                values = embedder.embed(batch.to(torch.device(device)), reader.plan)
+            block[part[:, 0] - first, part[:, 1]] = values.float().cpu().numpy()
+        missing = np.isnan(block).any(axis=2).sum() - (block.shape[0] * n_seasons - len(wanted))
+        if missing:
+            raise ValueError(
+                f"{missing} embeddings of locations {first} to {last - 1} are not finite numbers: "
+                "the encoder's weights or the patches are damaged (the target `verify` checks the patches)"
+            )
+        logger.info("embedded locations %d to %d, %d patches", first, last - 1, len(wanted))
+        yield first, block
+
+
+def write_embeddings(
+    path: str | os.PathLike,
+    chunks: Iterator[tuple[int, np.ndarray]],
+    *,
+    coordinates: xr.Dataset,
+    n_features: int,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write an embeddings store; it takes the place of an older one when it is complete.
+
+    Parameters
+    ----------
+    path : folder of the store
+    chunks : as of `embed_chunks`
+    coordinates : `location_id`, `lon`, `lat` and `season` of the patch store
+    n_features : length of an embedding
+    attributes : JSON values
+    """
+    path = Path(path)
+    staging = path.with_name(f"{path.name}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        root = zarr.open_group(staging, mode="w", zarr_format=3)
+        n_locations, n_seasons = coordinates.sizes["location"], coordinates.sizes["season"]
+        array = root.create_array(
+            "embedding",
+            shape=(n_locations, n_seasons, n_features),
+            chunks=(min(CHUNK_LOCATIONS, n_locations), 1, n_features),
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=("location", "season", "feature"),
+            attributes={"long_name": "embedding of a patch; NaN = no patch", "units": "1"},
+        )
+        for first, block in chunks:
+            array[first : first + len(block)] = block
+        for name in ("location_id", "lon", "lat", "season"):
+            variable = coordinates[name]
+            is_text = variable.dtype.kind not in "fiu"
+            values = variable.values.astype(object) if is_text else variable.values
+            coordinate = root.create_array(
+                name,
+                shape=values.shape,
+                chunks=values.shape,
+                dtype=str if is_text else values.dtype,
+                dimension_names=variable.dims,
+                attributes=dict(variable.attrs),
+            )
+            coordinate[:] = values
+        root.attrs.update({"coordinates": "location_id lon lat", **attributes})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            zarr.consolidate_metadata(root.store)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(staging, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def main(job: Any) -> None:
+    """Embed a dataset's patches with one model."""
+    device = job.params.model.get("device", "auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    weights = Path(str(job.input.encoder)) if job.input.encoder else None
+    embedder = open_embedder(job.params.model, weights=weights, device=device)
+    patches = tables.read_table(job.input.patches, "patches", ["location_id", "season", "status", "checksum"])
+    store = Path(job.input.store).parent
+    with open_store(store) as dataset:
+        coordinates = dataset[["location_id", "lon", "lat", "season"]].load()
+    rows = locate_patches(patches, coordinates=coordinates)
+    shape = coordinates.sizes["location"], coordinates.sizes["season"]
+    missing = shape[0] - np.unique(rows[:, 0]).size
+    logger.info("%d patches of %d locations, %d without any, on %s", len(rows), shape[0], missing, device)
+    reader = PatchReader(store, embedder.bands, n_threads=job.threads)
+    write_embeddings(
+        Path(job.output.store).parent,
+        embed_chunks(reader, embedder, rows=rows, shape=shape, device=device),
+        coordinates=coordinates,
+        n_features=embedder.n_features,
+        attributes={
+            "model": job.wildcards.model,
+            "encoder_digest": embedder.digest,
+            "dataset": job.wildcards.dataset,
+            "dataset_digest": dataset_digest(patches),
+            "bands": list(embedder.bands),
+            **embedder.facts,
+        },
+    )
+
+
+if "snakemake" in globals():
+    run_stage(main, snakemake)  # noqa: F821

@@ -1,0 +1,228 @@
+"""What both probes share: the task's data, its folds, and the document of scores.
+
+A probe is a function from data, folds and task to the prediction of every location by a head that
+has not seen its fold. Everything else is here, so that rows of a table differ in the probe alone.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pretrain.downstream.folds import Folds, describe_folds, make_folds
+from pretrain.downstream.tasks import Task, encode_targets, output_table
+from workflow_scripts.core import provenance, tables
+from workflow_scripts.core.stage import write_json
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The locations of a task that have both an embedding and a label, sorted by id."""
+
+    location_id: np.ndarray
+    lon: np.ndarray
+    lat: np.ndarray
+    features: np.ndarray
+    """(n, features) float32, mean over the seasons present at a location."""
+    targets: np.ndarray
+    """(n, outputs) float32; see `encode_targets`."""
+    counts: Mapping[str, int]
+    """`n_locations`, of which `n_without_patch`, of the rest `n_without_label`, and `n_used`."""
+    attributes: Mapping[str, Any]
+    """Those of the embeddings: model, digests, bands, scaling."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Out-of-fold predictions of a probe under one division into folds."""
+
+    values: np.ndarray
+    """(n, outputs) in the target's own space; each row by a head that has not seen its fold."""
+    fits: Sequence[Mapping[str, Any]]
+    """What the probe says about each fold's fit."""
+
+
+Probe = Callable[[TaskData, Sequence[Folds], Task, int], tuple[dict[str, Any], list[Predictions]]]
+"""(data, folds, task, seed) to the probe's own settings and its predictions for each division."""
+
+
+def read_task_data(embeddings: str | os.PathLike, labels: str | os.PathLike, task: Task) -> TaskData:
+    """Join embeddings and labels by location id and keep what is complete.
+
+    Parameters
+    ----------
+    embeddings : folder of an embeddings store
+    labels : table of one row per location
+    task : names the label columns and, in `seasons`, the seasons to average (all by default)
+
+    Raises
+    ------
+    ValueError
+        If a season or column is not there, or fewer than two locations remain.
+    """
+    with xr.open_zarr(embeddings, chunks=None) as dataset:
+        present = dataset["season"].values.astype(object).tolist()
+        seasons = list(task.seasons or present)
+        if set(seasons) - set(present):
+            raise ValueError(
+                f"task {task.name!r}: seasons {seasons} are not all among those of dataset "
+                f"{task.dataset!r}, {present}"
+            )
+        location_id = dataset["location_id"].values.astype(object)
+        lon, lat = dataset["lon"].values, dataset["lat"].values
+        features, has_patch = _mean_over_seasons(
+            dataset["embedding"], [present.index(season) for season in seasons]
+        )
+        attributes = dict(dataset.attrs)
+    frame = tables.read_table(labels, "labels", ["location_id", *task.targets])
+    frame = frame.set_index("location_id")
+    row = frame.index.get_indexer(location_id)
+    columns = {name: frame[name].to_numpy()[row] for name in task.targets}
+    is_listed = row >= 0
+    targets = np.zeros((location_id.size, len(output_table(task))), np.float32)
+    is_known = np.zeros(location_id.size, bool)
+    listed = {name: values[is_listed] for name, values in columns.items()}
+    targets[is_listed], is_known[is_listed] = encode_targets(listed, task)
+    used = np.flatnonzero(has_patch & is_known)
+    counts = {
+        "n_locations": int(location_id.size),
+        "n_without_patch": int(np.sum(~has_patch)),
+        "n_without_label": int(np.sum(has_patch & ~is_known)),
+        "n_used": int(used.size),
+    }
+    if used.size < 2:
+        raise ValueError(
+            f"task {task.name!r}: {counts} leave fewer than two locations with both a patch in "
+            f"{seasons} and a value of {list(task.targets)}"
+        )
+    used = used[np.argsort(location_id[used], kind="stable")]
+    return TaskData(
+        location_id[used], lon[used], lat[used], features[used], targets[used], counts, attributes
+    )
+
+
+def _mean_over_seasons(embedding: xr.DataArray, seasons: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Average each location's embeddings; say which locations have any (others are 0)."""
+    total = np.zeros((embedding.sizes["location"], embedding.sizes["feature"]), np.float32)
+    count = np.zeros(len(total), np.int32)
+    for season in seasons:
+        values = embedding.isel(season=season).to_numpy()
+        is_present = np.isfinite(values).all(axis=1)
+        np.add(total, values, out=total, where=is_present[:, None])
+        count += is_present
+    return total / np.maximum(count, 1).astype(np.float32)[:, None], count > 0
+
+
+def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str, Any]:
+    """Run a probe over random and blocked folds and describe all that came of it.
+
+    Returns
+    -------
+    dict that JSON can hold (an undefined score is None):
+
+    ``task``, ``dataset``, ``kind``, ``targets``, ``main_metric``, ``settings`` (the probe's),
+    ``encoder_digest``, ``dataset_digest``, ``embedding`` (further attributes of the embeddings),
+    ``counts``; ``outputs``: code, name and n of each class, label or target; ``rare_classes``:
+    codes with fewer members than folds (kept; tested in as many folds as they have members);
+    ``constant_targets``: columns that never vary (their R2 is None).
+    ``folds``: under ``random`` and ``blocked`` what `describe_folds` gives, and ``digest`` of the
+    division; ``scores``: metric → {mean, std (population), n (folds where defined), folds};
+    ``pooled``: the metrics over the out-of-fold predictions of all locations together;
+    ``per_output``: code, name and metrics of each class or target, pooled likewise;
+    ``untrained_classes``: codes tested in some fold whose training part lacks them (they count as
+    errors); ``fits``: the probe's words on each fold.
+    """
+    rules, outputs = task.rules, output_table(task)
+    is_labels = task.kind in ("classification", "multilabel")
+    strata = data.targets.argmax(axis=1) if rules.is_stratified else np.zeros(len(data.targets))
+    folds = make_folds(
+        data.location_id,
+        strata,
+        lon=data.lon,
+        lat=data.lat,
+        n_folds=task.folds,
+        block_km=task.block_km,
+        seed=seed,
+    )
+    settings, predictions = probe(data, folds, task, seed)
+    members = (data.targets > 0.5).sum(axis=0) if is_labels else np.full(len(outputs), len(strata))
+    rare = (members > 0) & (members < task.folds) & is_labels
+    constant = (np.ptp(data.targets, axis=0) == 0) & (not is_labels)
+    attributes = dict(data.attributes)
+    document = {
+        "task": task.name,
+        "dataset": task.dataset,
+        "kind": task.kind,
+        "targets": list(task.targets),
+        "main_metric": rules.main_metric,
+        "settings": {"seed": seed, "seasons": task.seasons and list(task.seasons), **settings},
+        "encoder_digest": attributes.pop("encoder_digest", None),
+        "dataset_digest": attributes.pop("dataset_digest", None),
+        "embedding": attributes,
+        "counts": dict(data.counts),
+        "outputs": [{**output, "n": int(n)} for output, n in zip(outputs, members, strict=True)],
+        "rare_classes": [outputs[i]["code"] for i in np.flatnonzero(rare)],
+        "constant_targets": [outputs[i]["code"] for i in np.flatnonzero(constant)],
+        "folds": {
+            division.method: _describe_division(data, task, division, predicted)
+            for division, predicted in zip(folds, predictions, strict=True)
+        },
+    }
+    return _finite(document)
+
+
+def _describe_division(data: TaskData, task: Task, folds: Folds, predicted: Predictions) -> dict[str, Any]:
+    rules, outputs = task.rules, output_table(task)
+    each, untrained = [], np.zeros(len(outputs), bool)
+    for fold in range(folds.n_folds):
+        train, test = folds.train(fold), folds.test(fold)
+        each.append(rules.scores(predicted.values[test], data.targets[test]))
+        if task.kind in ("classification", "multilabel"):
+            untrained |= (data.targets[test] > 0.5).any(axis=0) & ~(data.targets[train] > 0.5).any(axis=0)
+    details = rules.details(predicted.values, data.targets)
+    division = sorted(zip(data.location_id.tolist(), folds.fold.tolist(), strict=True))
+    return {
+        **describe_folds(folds, lon=data.lon, lat=data.lat),
+        "digest": provenance.digest(division),
+        "scores": {name: summarize([scores[name] for scores in each]) for name in each[0]},
+        "pooled": rules.scores(predicted.values, data.targets),
+        "per_output": [{**output, **detail} for output, detail in zip(outputs, details, strict=True)],
+        "untrained_classes": [outputs[i]["code"] for i in np.flatnonzero(untrained)],
+        "fits": [dict(fit) for fit in predicted.fits],
+    }
+
+
+def summarize(scores: Sequence[float]) -> dict[str, Any]:
+    """Give mean, population standard deviation and number of the folds where a score is defined."""
+    values = np.asarray(scores, float)
+    defined = values[np.isfinite(values)]
+    return {
+        "mean": float(defined.mean()) if defined.size else math.nan,
+        "std": float(defined.std()) if defined.size else math.nan,
+        "n": int(defined.size),
+        "folds": values.tolist(),
+    }
+
+
+def _finite(content: Any) -> Any:
+    """Replace NaN by None and numpy scalars by Python's, throughout."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def run_probe(job: Any, name: str, probe: Probe) -> None:
+    """Do the work of a probe's rule: read embeddings and labels, evaluate, write the scores."""
+    task = Task.from_settings(job.wildcards.task, job.params.task)
+    data = read_task_data(Path(job.input.embeddings).parent, job.input.labels, task)
+    document = evaluate(data, task, probe=probe, seed=job.params.seed)
+    write_json(job.output.scores, {"model": job.wildcards.model, "probe": name, **document})

@@ -1,0 +1,285 @@
+"""Encoders: patches with any number of bands in, pooled features and feature maps out.
+
+ResNet-18 and -50 are those of the `transformers` library, which equal torchvision's (the paper's) to
+the last bit but name their parameters differently; files carry torchvision's names, without `fc`,
+so that TorchGeo, timm and torchvision users load them. A further backbone needs an entry in
+`BACKBONES`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workflow_scripts.core.stage import atomic_path
+
+SCALING = "published"
+"""Inputs are harmonized DN / 255 and NDVI × 10000 / 255 (NDVI clipped at 0), as in the paper's code."""
+
+
+class Features(NamedTuple):
+    """What an encoder gives."""
+
+    pooled: Tensor
+    """(N, feature_size)"""
+    maps: tuple[Tensor, ...]
+    """Feature maps (N, C, h, w), fine to coarse; the last has `feature_size` channels."""
+
+
+class Encoder(nn.Module):
+    """A backbone with the facts needed to feed it and to name its weights."""
+
+    def __init__(self, backbone: str, n_bands: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.n_bands = n_bands
+        self.feature_size = BACKBONES[backbone].feature_size
+        self.metadata: dict[str, Any] = {}
+
+    def published_names(self) -> dict[str, str]:
+        """Name in the file of each entry of `state_dict`."""
+        raise NotImplementedError
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands in channel order, for an encoder read from a file."""
+        return tuple(self.metadata["bands"])
+
+
+class ResNet(Encoder):
+    """A ResNet without its classifier (He et al., 2016; stride in the 3 × 3 convolution)."""
+
+    def __init__(self, backbone: str, n_bands: int, **shape: Any) -> None:
+        from transformers import ResNetConfig
+        from transformers.models.resnet.modeling_resnet import ResNetModel
+
+        super().__init__(backbone, n_bands)
+        model = ResNetModel(ResNetConfig(num_channels=n_bands, embedding_size=64, **shape))
+        self.embedder = model.embedder
+        self.stages = model.encoder.stages
+        _initialize(self)
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode images (N, n_bands, H, W)."""
+        maps = [self.embedder(images)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return Features(maps[-1].mean(dim=(2, 3)), tuple(maps[1:]))
+
+    def published_names(self) -> dict[str, str]:
+        """Map parameter names to torchvision's."""
+        return {name: torchvision_name(name) for name in self.state_dict()}
+
+
+_NAME_RULES = (
+    (r"^embedder\.embedder\.convolution\.", "conv1."),
+    (r"^embedder\.embedder\.normalization\.", "bn1."),
+    (r"^stages\.(\d+)\.layers\.(\d+)\.shortcut\.convolution\.", r"layer\1.\2.downsample.0."),
+    (r"^stages\.(\d+)\.layers\.(\d+)\.shortcut\.normalization\.", r"layer\1.\2.downsample.1."),
+    (r"^stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.convolution\.", r"layer\1.\2.conv\3."),
+    (r"^stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.normalization\.", r"layer\1.\2.bn\3."),
+)
+
+
+def torchvision_name(name: str) -> str:
+    """Translate the name of a ResNet parameter or buffer to torchvision's.
+
+    torchvision counts stages (`layer1` …) and the convolutions of a block from 1, blocks from 0.
+    """
+    for pattern, replacement in _NAME_RULES:
+        match = re.match(pattern, name)
+        if match:
+            numbers = [int(group) for group in match.groups()]
+            counted_from_one = [
+                str(number + 1) if position != 1 else str(number) for position, number in enumerate(numbers)
+            ]
+            for position, number in enumerate(counted_from_one, start=1):
+                replacement = replacement.replace(f"\\{position}", number)
+            return replacement + name[match.end() :]
+    raise ValueError(f"no torchvision name is known for the ResNet parameter {name!r}")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How a backbone is built."""
+
+    feature_size: int
+    """Length of the pooled features."""
+    build: Callable[[int], Encoder]
+    """Number of bands → encoder."""
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    "resnet18": Backbone(
+        512,
+        lambda n_bands: ResNet(
+            "resnet18",
+            n_bands,
+            layer_type="basic",
+            depths=[2, 2, 2, 2],
+            hidden_sizes=[64, 128, 256, 512],
+        ),
+    ),
+    "resnet50": Backbone(
+        2048,
+        lambda n_bands: ResNet(
+            "resnet50",
+            n_bands,
+            layer_type="bottleneck",
+            depths=[3, 4, 6, 3],
+            hidden_sizes=[256, 512, 1024, 2048],
+        ),
+    ),
+}
+
+
+def _initialize(encoder: nn.Module) -> None:
+    """Draw initial weights as torchvision does: He normal by fan-out, normalization 1 and 0."""
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+def build_encoder(backbone: str, n_bands: int, seed: int) -> Encoder:
+    """Build an encoder with random weights.
+
+    Parameters
+    ----------
+    backbone : a key of `BACKBONES`
+    n_bands : input channels
+    seed : of the weights; the caller's random state is left alone
+
+    Returns
+    -------
+    Encoder in training mode, on the CPU
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"backbone {backbone!r} is not one of {sorted(BACKBONES)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BACKBONES[backbone].build(n_bands)
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization over groups of consecutive samples, each with its own statistics.
+
+    With ``group_size`` samples per group a batch means the same on one process as on many: one rank
+    with two groups equals two ranks with one. Running statistics move by the mean over the groups.
+    """
+
+    def __init__(self, num_features: int, *, group_size: int | None, **settings: float) -> None:
+        super().__init__(num_features, **settings)
+        self.group_size = group_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize (N, C, H, W)."""
+        if not self.training or self.group_size is None or len(x) == self.group_size:
+            return super().forward(x)
+        if len(x) % self.group_size:
+            raise ValueError(f"a batch of {len(x)} is not whole groups of bn.group_size = {self.group_size}")
+        outputs, means, variances = [], [], []
+        for group in x.split(self.group_size):
+            mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+            outputs.append(
+                functional.batch_norm(
+                    group, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
+                )
+            )
+            means.append(mean)
+            variances.append(variance)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(torch.stack(means).mean(0), self.momentum)
+            self.running_var.lerp_(torch.stack(variances).mean(0), self.momentum)
+        return torch.cat(outputs)
+
+
+def group_batch_norm(module: nn.Module, group_size: int | None) -> None:
+    """Make every batch normalization of a module work over groups of `group_size` samples, in place."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                grouped = GroupedBatchNorm2d(
+                    child.num_features, group_size=group_size, eps=child.eps, momentum=child.momentum
+                )
+                grouped.load_state_dict(child.state_dict())
+                setattr(parent, name, grouped)
+
+
+def save_encoder(path: str | os.PathLike, encoder: Encoder, *, bands: Sequence[str], **facts: Any) -> None:
+    """Write an encoder's weights under their published names, atomically.
+
+    Parameters
+    ----------
+    path : a `.safetensors` file
+    bands : in channel order
+    facts : further metadata, JSON values (dataset, dataset_digest, git_commit, config_digest, …)
+    """
+    if len(bands) != encoder.n_bands:
+        raise ValueError(f"{len(bands)} bands {tuple(bands)!r} for an encoder of {encoder.n_bands} channels")
+    names = encoder.published_names()
+    tensors = {names[name]: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    metadata = {
+        "backbone": encoder.backbone,
+        "feature_size": encoder.feature_size,
+        "bands": list(bands),
+        "scaling": SCALING,
+        **facts,
+    }
+    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", **text})
+
+
+_NUMBERS_AND_LISTS = ("feature_size", "bands", "seed", "steps", "crop_px")
+
+
+def load_encoder(path: str | os.PathLike) -> Encoder:
+    """Read an encoder written by `save_encoder`.
+
+    Returns
+    -------
+    Encoder on the CPU, in evaluation mode; `.metadata` holds the file's facts, `.bands` the bands
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"encoder file {path} does not exist; train the model first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"encoder file {path} cannot be read ({error}). Delete it and train again."
+        ) from None
+    missing = [key for key in ("backbone", "bands", "scaling") if key not in metadata]
+    if missing:
+        raise ValueError(f"encoder file {path} lacks the metadata {missing}; expected a file of save_encoder")
+    facts = {
+        key: json.loads(value) if key in _NUMBERS_AND_LISTS else value
+        for key, value in metadata.items()
+        if key != "format"
+    }
+    if facts["scaling"] != SCALING:
+        raise ValueError(f"encoder file {path} has scaling {facts['scaling']!r}; expected {SCALING!r}")
+    encoder = build_encoder(facts["backbone"], len(facts["bands"]), seed=0)
+    own_names = {published: name for name, published in encoder.published_names().items()}
+    unknown, absent = sorted(tensors.keys() - own_names.keys()), sorted(own_names.keys() - tensors.keys())
+    if unknown or absent:
+        raise ValueError(
+            f"encoder file {path} does not fit {facts['backbone']!r}: unknown {unknown[:3]}, missing {absent[:3]}"
+        )
+    encoder.load_state_dict({own_names[name]: value for name, value in tensors.items()})
+    encoder.metadata = facts
+    return encoder.eval()

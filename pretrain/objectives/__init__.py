@@ -1,0 +1,20 @@
+"""What is learned: objectives by the name the configuration uses.
+
+An objective is a module that owns its encoder, heads, buffers and update rules and declares what it
+needs. The loop (`pretrain.train`) asks nothing else of it:
+
+- ``build(encoder, options)``: makes it;
+- `views`: the network inputs, made of the seasons drawn for each sample;
+- `n_seasons`: distinct seasons to draw per location;
+- ``forward(batch)``: a dict of scalar tensors, `loss` among them (what else is in it is logged);
+- ``before_step()``, ``after_step()``: updates before the forward pass and after the optimizer's step;
+- `encoder`: what is written to `encoder.safetensors`.
+"""
+
+from collections.abc import Mapping
+
+from pretrain.objectives.base import Objective
+from pretrain.objectives.moco import Moco
+from pretrain.objectives.seco import Seco
+
+OBJECTIVES: Mapping[str, type[Objective]] = {"seco": Seco, "moco": Moco}

@@ -1,0 +1,164 @@
+"""Pretrain an encoder on the patches of a dataset.
+
+Reads   patches.parquet, weights.parquet, patches.zarr
+Writes  options.json (what was asked for, resolved), metrics.jsonl (a line per logged step),
+        encoder.safetensors (weights by torchvision's names and metadata, written last);
+        beside them checkpoints/, from which a killed run continues
+
+This module checks the inputs and starts the processes (`pretrain.train`) through torchrun, also where
+there is one. It imports no torch, so that mistakes are told at once.
+
+Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pretrain import recipes, samples
+from workflow_scripts.core import store, tables
+from workflow_scripts.core.provenance import ROOT, digest, git_commit, versions
+from workflow_scripts.core.stage import read_json, run_stage, write_json
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when the meaning of the rule's outputs changes; a changed value retrains every model."""
+
+_PATCH_COLUMNS = ("location_id", "location", "season", "status", "datetime", "lon", "lat", "checksum")
+
+
+def prepare_checkpoints(folder: Path, identity: dict[str, Any]) -> None:
+    """Keep the checkpoints of a folder if they are of this very run, else begin anew.
+
+    What differs only in its batch-normalization groups looks like the same run on another number of
+    processes, and is refused.
+
+    Parameters
+    ----------
+    identity : version, data and options that determine the result
+    """
+    file = folder / "identity.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = read_json(file) if file.exists() else None
+    if found is not None and found != identity:
+        keys = sorted(found.keys() | identity.keys())
+        changed = [key for key in keys if found.get(key) != identity.get(key)]
+        if changed == ["bn_group_size"] and list(folder.glob("step-*.pt")):
+            raise ValueError(
+                f"{folder}: the run was begun with bn.group_size = {found['bn_group_size']} and is to be "
+                f"continued with {identity['bn_group_size']}. Set bn.group_size: {found['bn_group_size']} "
+                "(the number of processes may change), or delete the folder to begin anew."
+            )
+        changes = ", ".join(f"{key}: {found.get(key)!r} -> {identity.get(key)!r}" for key in changed)
+        logger.warning("%s: its checkpoints are of another run (%s); beginning anew", folder, changes)
+        found = None
+    if found is None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+    write_json(file, identity)
+
+
+def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) -> None:
+    """Run the training processes to their end; what they log is logged here.
+
+    Raises
+    ------
+    RuntimeError
+        With the first error of any process.
+    """
+    error_file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), "-m", "pretrain.train"]
+    command += [str(run_file), str(error_file), str(os.getpid())]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(max(1, threads // processes)),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            for line in process.stdout:
+                level = logging.WARNING if line.startswith("WARNING ") else logging.INFO
+                logger.log(level, "%s", line.rstrip())
+            status = process.wait()
+        finally:
+            process.terminate()
+    if status:
+        message = error_file.read_text() if error_file.exists() else f"torchrun ended with status {status}"
+        error_file.unlink(missing_ok=True)
+        raise RuntimeError(message)
+
+
+def describe(options: recipes.Options, facts: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
+    """Give the content of options.json, which is also what the training processes read."""
+    return {
+        "options": asdict(options) | {"bands": list(options.bands)},
+        "facts": facts,
+        "files": files,
+        "versions": versions("torch", "transformers", "safetensors", "numpy", "zarr"),
+    }
+
+
+def main(job: Any) -> None:
+    """Check, start the training processes, and bring their results into place."""
+    entry = dict(job.params.model)
+    options = recipes.resolve(entry)
+    patches = tables.read_table(job.input.patches, "patches", columns=_PATCH_COLUMNS)
+    weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight"))
+    store_path = Path(job.input.store).parent
+    chosen = samples.select_samples(patches, weights, seasons=store.layout(store_path)["seasons"])
+
+    encoder = Path(job.output.encoder)
+    checkpoints = encoder.parent / "checkpoints"
+    dataset_digest = samples.dataset_digest(patches)
+    learned = recipes.what_is_learned(options)
+    prepare_checkpoints(checkpoints, {"version": VERSION, "dataset_digest": dataset_digest, **learned})
+    samples.write_samples(checkpoints / "samples.npz", chosen)
+    facts = {
+        "model": job.wildcards.model,
+        "dataset": entry["dataset"],
+        "dataset_digest": dataset_digest,
+        "objective": options.objective,
+        "recipe": entry.get("recipe") or recipes.RECIPE,
+        "seed": options.seed,
+        "crop_px": options.crop_px,
+        "config_digest": digest(learned),
+        "git_commit": git_commit(),
+    }
+    files = {
+        "store": str(store_path),
+        "samples": str(checkpoints / "samples.npz"),
+        "checkpoints": str(checkpoints),
+        "metrics": str(job.output.metrics),
+        "encoder": str(encoder),
+    }
+    write_json(job.output.options, describe(options, facts, files))
+    logger.info(
+        "%d of %d locations have at least %d seasons; %d steps of %d locations in %d processes",
+        len(chosen),
+        patches["location"].nunique(),
+        samples.MIN_SEASONS,
+        recipes.total_steps(options, len(chosen)),
+        options.batch_size,
+        options.processes,
+    )
+    launch(
+        Path(job.output.options),
+        processes=options.processes,
+        threads=job.threads,
+        error_file=checkpoints / "error.txt",
+    )
+
+
+if "snakemake" in globals():
+    run_stage(main, snakemake)  # noqa: F821

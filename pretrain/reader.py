@@ -1,0 +1,191 @@
+"""Read single patches from `patches.zarr`, fast and from many threads.
+
+zarr-python decodes a chunk of a shard through several layers; here the shard's index is read once
+and kept, and a patch is one positioned read and one decompression. Arrays laid out in another way
+are read through zarr-python: same interface, same values.
+
+References
+----------
+Zarr v3 core specification; sharding codec v1.0 (index: offset and length of each chunk as
+little-endian uint64, absent chunks 2⁶⁴ − 1, followed by its CRC-32C).
+"""
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import google_crc32c
+import numcodecs
+import numcodecs.blosc
+import numpy as np
+import zarr
+
+_ABSENT = np.uint64(2**64 - 1)
+
+_DECODERS: Mapping[str, Callable[[dict[str, Any]], Callable[[bytes], Any]]] = {
+    "blosc": lambda configuration: numcodecs.blosc.decompress,
+    "zstd": lambda configuration: numcodecs.Zstd().decode,
+}
+"""Compressors read directly, by their name in the metadata."""
+
+
+class PatchArray(Protocol):
+    """One array of the store, read patch by patch."""
+
+    bands: tuple[str, ...]
+    """Bands in the order of the first axis of a patch."""
+    patch_shape: tuple[int, int, int]
+    """(bands, y, x)"""
+    n_locations: int
+
+    def read(self, location: int, season: int) -> np.ndarray:
+        """Read one patch, (bands, y, x), of the stored type."""
+        ...
+
+
+class ShardedPatchArray:
+    """An array whose shards are read directly; safe to use from several threads."""
+
+    def __init__(self, path: Path, metadata: dict[str, Any], bands: tuple[str, ...]) -> None:
+        shard, inner = _chunk_shapes(metadata)
+        codecs = metadata["codecs"][0]["configuration"]["codecs"]
+        self.path = path
+        self.bands = bands
+        self.patch_shape = tuple(metadata["shape"][2:])
+        self.n_locations = metadata["shape"][0]
+        self._separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
+        self._dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+        self._fill = metadata["fill_value"]
+        self._shard_shape = shard[:2]
+        self._decoders = [
+            _DECODERS[codec["name"]](codec.get("configuration", {})) for codec in reversed(codecs[1:])
+        ]
+        self._n_chunks = math.prod(full // part for full, part in zip(shard, inner, strict=True))
+        self._indexes: dict[Path, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def can_read(metadata: dict[str, Any]) -> bool:
+        """Tell whether an array is laid out as this class expects."""
+        try:
+            (sharding,) = metadata["codecs"]
+            configuration = sharding["configuration"]
+            first, *compressors = configuration["codecs"]
+            _, inner = _chunk_shapes(metadata)
+            return (
+                sharding["name"] == "sharding_indexed"
+                and configuration.get("index_location", "end") == "end"
+                and [codec["name"] for codec in configuration["index_codecs"]] == ["bytes", "crc32c"]
+                and first["name"] == "bytes"
+                and first.get("configuration", {}).get("endian", "little") == "little"
+                and all(codec["name"] in _DECODERS for codec in compressors)
+                and metadata["chunk_key_encoding"]["name"] == "default"
+                and inner == (1, 1, *metadata["shape"][2:])
+            )
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    def read(self, location: int, season: int) -> np.ndarray:
+        """Read one patch, (bands, y, x)."""
+        shard = (location // self._shard_shape[0], season // self._shard_shape[1])
+        row, column = location % self._shard_shape[0], season % self._shard_shape[1]
+        file = self.path / self._separator.join(["c", str(shard[0]), str(shard[1]), "0", "0", "0"])
+        try:
+            with open(file, "rb", buffering=0) as handle:
+                offset, length = self._index(file, handle.fileno())[row * self._shard_shape[1] + column]
+                if offset == _ABSENT:
+                    return np.full(self.patch_shape, self._fill, self._dtype)
+                content = os.pread(handle.fileno(), int(length), int(offset))
+            for decode in self._decoders:
+                content = decode(content)
+            return np.frombuffer(content, self._dtype).reshape(self.patch_shape)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"shard object {file} is missing (needed for location {location}, season {season}). "
+                "Run the target `patches` again, which fetches what is missing."
+            ) from None
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"shard object {file} cannot be read at location {location}, season {season} ({error}). "
+                f"`python -m workflow_scripts.repair {self.path.parent}` deletes bad objects; the target "
+                "`patches` then fetches them again."
+            ) from None
+
+    def _index(self, file: Path, descriptor: int) -> np.ndarray:
+        with self._lock:
+            index = self._indexes.get(file)
+        if index is None:
+            n_bytes = 16 * self._n_chunks
+            size = os.fstat(descriptor).st_size
+            if size < n_bytes + 4:
+                raise ValueError(f"the file has {size} bytes, its index alone needs {n_bytes + 4}")
+            tail = os.pread(descriptor, n_bytes + 4, size - n_bytes - 4)
+            if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+                raise ValueError("the checksum of the shard's index is wrong")
+            index = np.frombuffer(tail[:-4], "<u8").reshape(-1, 2)
+            with self._lock:
+                self._indexes[file] = index
+        return index
+
+
+class ZarrPatchArray:
+    """An array read through zarr-python."""
+
+    def __init__(self, path: Path, metadata: dict[str, Any], bands: tuple[str, ...]) -> None:
+        self.path = path
+        self.bands = bands
+        self.patch_shape = tuple(metadata["shape"][2:])
+        self.n_locations = metadata["shape"][0]
+        self._array = zarr.open_array(path, mode="r")
+
+    def read(self, location: int, season: int) -> np.ndarray:
+        """Read one patch, (bands, y, x)."""
+        try:
+            return np.asarray(self._array[location, season])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ValueError(
+                f"{self.path} cannot be read at location {location}, season {season} ({error})"
+            ) from None
+
+
+def _chunk_shapes(metadata: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shard shape and inner chunk shape of a sharded array."""
+    shard = tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+    return shard, tuple(metadata["codecs"][0]["configuration"]["chunk_shape"])
+
+
+BAND_ARRAYS = {"dn10": "band10", "dn20": "band20", "dn60": "band60"}
+"""Arrays of pixels and the coordinate that names their bands."""
+
+
+def open_arrays(store: Path, *, direct: bool = True) -> dict[str, PatchArray]:
+    """Open the pixel arrays of a store.
+
+    Parameters
+    ----------
+    store : the `patches.zarr` folder
+    direct : read shards directly where their layout allows; false: all through zarr-python
+
+    Returns
+    -------
+    dict of the arrays the store has, out of `dn10`, `dn20`, `dn60`
+    """
+    store = Path(store)
+    if not (store / "zarr.json").exists():
+        raise FileNotFoundError(f"{store} is not a Zarr v3 store (no zarr.json); run the target `patches`")
+    arrays: dict[str, PatchArray] = {}
+    for name, coordinate in BAND_ARRAYS.items():
+        file = store / name / "zarr.json"
+        if not file.exists():
+            continue
+        metadata = json.loads(file.read_text())
+        bands = tuple(str(band) for band in zarr.open_array(store / coordinate, mode="r")[:])
+        readable = direct and ShardedPatchArray.can_read(metadata)
+        arrays[name] = (ShardedPatchArray if readable else ZarrPatchArray)(store / name, metadata, bands)
+    if not arrays:
+        raise ValueError(f"{store} has none of the arrays {sorted(BAND_ARRAYS)}")
+    return arrays

@@ -1,0 +1,108 @@
+"""What there is to train on: locations with at least two seasons, their dates and weights.
+
+Read once from the dataset's tables, checked, and handed to the training processes as one file.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pretrain.sampler import match_weights
+from workflow_scripts.core.stage import atomic_path
+
+MIN_SEASONS = 2
+"""Locations with fewer patches are left out: contrast between seasons needs two."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Locations to train on, in store order."""
+
+    location: np.ndarray
+    """int64 (L,), row in the store."""
+    location_id: np.ndarray
+    """str (L,)."""
+    lonlat: np.ndarray
+    """float32 (L, 2), degrees."""
+    weight: np.ndarray
+    """float64 (L,), relative frequency of being drawn."""
+    available: np.ndarray
+    """bool (L, season), where there is a patch."""
+    day_of_year: np.ndarray
+    """float32 (L, season), 1 to 367, of the scene; NaN without patch."""
+    seasons: np.ndarray
+    """str (season,), labels in store order."""
+
+    def __len__(self) -> int:
+        return len(self.location)
+
+
+def select_samples(patches: pd.DataFrame, weights: pd.DataFrame, *, seasons: Sequence[str]) -> Samples:
+    """Choose the locations to train on.
+
+    Parameters
+    ----------
+    patches : the dataset's index (`location_id`, `location`, `season`, `status`, `datetime`, `lon`, `lat`)
+    weights : `location_id`, `weight`
+    seasons : labels in store order
+
+    Raises
+    ------
+    ValueError
+        If a season is unknown, no location has two patches, or the weights do not cover them.
+    """
+    unknown = sorted(set(patches["season"]) - set(seasons))
+    if unknown:
+        raise ValueError(f"the index has seasons {unknown}, the store {list(seasons)}; run `patches` again")
+    stored = patches[patches["status"] == "ok"]
+    count = stored.groupby("location")["season"].nunique()
+    rows = count.index[count >= MIN_SEASONS].to_numpy(np.int64)
+    rows.sort()
+    if not len(rows):
+        raise ValueError(
+            f"none of {patches['location'].nunique()} locations has patches of {MIN_SEASONS} seasons "
+            f"({len(stored)} of {len(patches)} patches were retrieved); nothing to train on"
+        )
+    stored = stored[stored["location"].isin(rows)]
+    position = np.searchsorted(rows, stored["location"].to_numpy())
+    season = pd.Index(seasons).get_indexer(stored["season"])
+    available = np.zeros((len(rows), len(seasons)), bool)
+    available[position, season] = True
+    time = pd.to_datetime(stored["datetime"])
+    day_of_year = np.full(available.shape, np.nan, np.float32)
+    day_of_year[position, season] = time.dt.dayofyear + time.dt.hour / 24
+    first = stored.drop_duplicates("location").set_index("location").loc[rows]
+    identifiers = first["location_id"].astype(str).to_numpy()
+    return Samples(
+        location=rows,
+        location_id=identifiers.astype(np.str_),
+        lonlat=first[["lon", "lat"]].to_numpy(np.float32),
+        weight=match_weights(identifiers, weights),
+        available=available,
+        day_of_year=day_of_year,
+        seasons=np.asarray(seasons, np.str_),
+    )
+
+
+def dataset_digest(patches: pd.DataFrame) -> str:
+    """Digest which patches a dataset holds, 16 hexadecimal digits, whatever the order of rows."""
+    stored = patches.loc[patches["status"] == "ok", ["location_id", "season", "checksum"]]
+    lines = sorted(map("\t".join, stored.astype(str).itertuples(index=False, name=None)))
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def write_samples(path: str | os.PathLike, samples: Samples) -> None:
+    """Write the samples for the training processes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **vars(samples))
+
+
+def read_samples(path: str | os.PathLike) -> Samples:
+    """Read what `write_samples` wrote."""
+    with np.load(Path(path), allow_pickle=False) as content:
+        return Samples(**content)

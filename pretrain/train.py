@@ -1,0 +1,338 @@
+"""The training loop, one process of it; `torchrun -m pretrain.train RUN.json` starts them all.
+
+Reads   the run's description written by `pretrain.pretrain`, the patch store, checkpoints
+Writes  checkpoints, the metrics of every logged step, `encoder.safetensors` (rank 0)
+
+Every random choice is a function of seed, epoch and sample slot, so a run continued from a checkpoint
+is the uninterrupted one, and the samples do not depend on the number of processes.
+"""
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numcodecs.blosc
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pretrain.augment import make_views
+from pretrain.checkpoint import newest_checkpoint, save_checkpoint
+from pretrain.data import Batch, PatchReader, prefetch, to_images
+from pretrain.distribution import average_statistics, mean_over_ranks, world
+from pretrain.encoders import build_encoder, group_batch_norm, save_encoder
+from pretrain.objectives import OBJECTIVES
+from pretrain.objectives.base import Objective
+from pretrain.recipes import Options, learning_rate, steps_per_epoch, total_steps
+from pretrain.samples import Samples, read_samples
+from workflow_scripts.core.stage import atomic_path
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+"""Type of weights and inputs by precision; bf16 is an autocast of fp32 weights."""
+COLLAPSED_STD = 0.05
+"""A space whose queries vary less than this (1: spread over the sphere, 0: one point) is reported."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the processes of a run are told."""
+
+    store: Path
+    samples: Path
+    checkpoints: Path
+    metrics: Path
+    encoder: Path
+    options: Options
+    facts: dict[str, Any]
+    """Metadata of the encoder file."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """Read the description written by `pretrain.pretrain`."""
+        content = json.loads(Path(path).read_text())
+        options = content["options"]
+        return cls(
+            **{name: Path(path) for name, path in content["files"].items()},
+            options=Options(**(options | {"bands": tuple(options["bands"])})),
+            facts=content["facts"],
+        )
+
+
+def choose_device(wanted: str, processes: int) -> torch.device:
+    """Give this process's device.
+
+    Raises
+    ------
+    ValueError
+        If `cuda` is wanted and there are fewer GPUs than processes.
+    """
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cuda" and n_gpus < processes:
+        raise ValueError(
+            f"device: cuda with processes: {processes}, but this machine has {n_gpus} usable GPUs. "
+            "Set device: cpu or auto, or lower processes."
+        )
+    if wanted == "cpu" or n_gpus < processes:
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def build_objective(options: Options) -> Objective:
+    """Build encoder and objective with the recipe's initial weights."""
+    encoder = build_encoder(options.backbone, len(options.bands), options.seed)
+    group_batch_norm(encoder, options.bn_group_size)
+    return OBJECTIVES[options.objective].build(encoder, options)
+
+
+def build_optimizer(objective: nn.Module, options: Options) -> torch.optim.Optimizer:
+    """SGD over all parameters that learn."""
+    return torch.optim.SGD(
+        [parameter for parameter in objective.parameters() if parameter.requires_grad],
+        lr=options.learning_rate,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+    )
+
+
+def continue_from(folder: Path, objective: Objective, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest undamaged checkpoint, if there is one.
+
+    Returns
+    -------
+    steps already done
+    """
+    state = newest_checkpoint(folder)
+    if state is None:
+        return 0
+    objective.load_state_dict(state["objective"])
+    optimizer.load_state_dict(state["optimizer"])
+    logger.info("continuing after step %d", state["step"])
+    return state["step"]
+
+
+def batches(
+    reader: PatchReader, samples: Samples, options: Options, *, n_seasons: int, first: int, last: int
+) -> Iterator[Batch]:
+    """Yield this rank's part of the batch of each step, from `first` to before `last`."""
+    rank, n_ranks = world()
+    per_epoch = steps_per_epoch(options, len(samples))
+
+    def read(step: int) -> Batch:
+        epoch, batch = divmod(step, per_epoch)
+        return reader.read_batch(
+            samples,
+            batch,
+            seed=options.seed,
+            epoch=epoch,
+            n_seasons=n_seasons,
+            batch_size=options.batch_size,
+            rank=rank,
+            n_ranks=n_ranks,
+        )
+
+    return prefetch(read, range(first, last))
+
+
+class Metrics:
+    """Means of what steps report, one JSON line per logged interval."""
+
+    def __init__(self, path: Path, *, first_step: int, batch_size: int) -> None:
+        self.path = path
+        self._batch_size = batch_size
+        self._is_writer = world()[0] == 0
+        if self._is_writer:
+            self._keep_until(first_step)
+        self._begin()
+
+    def _keep_until(self, step: int) -> None:
+        """Drop the lines of steps that will be done again, and a line that a kill left half written."""
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]
+        self.path.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+
+    def _begin(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._n_steps, self._waited, self._started = 0, 0.0, time.perf_counter()
+
+    def add(self, results: Mapping[str, Tensor], *, waited: float) -> None:
+        """Take up one step's results; `waited` are the seconds its batch was not ready."""
+        for name, value in results.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._n_steps += 1
+        self._waited += waited
+
+    def write(self, *, step: int, epoch: int, rate: float) -> dict[str, float]:
+        """Average over the interval and the ranks (all of them must call), and append a line."""
+        seconds = time.perf_counter() - self._started
+        names = list(self._sums)
+        means = mean_over_ranks(torch.stack([self._sums[name].double() for name in names])) / self._n_steps
+        line = {
+            "step": step,
+            "epoch": epoch,
+            **dict(zip(names, means.tolist(), strict=True)),
+            "learning_rate": rate,
+            "samples_per_s": round(self._n_steps * self._batch_size / seconds, 2),
+            "wait_share": round(self._waited / seconds, 4),
+        }
+        if self._is_writer:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        self._begin()
+        return line
+
+
+def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
+    """Train to the end of the recipe, or continue to it, as long as who started it is alive."""
+    options = run.options
+    rank, n_ranks = world()
+    device = choose_device(options.device, n_ranks)
+    samples = read_samples(run.samples)
+    reader = PatchReader(
+        run.store, options.bands, n_threads=options.reader_threads, pin_memory=device.type == "cuda"
+    )
+    dtype = DTYPES[options.precision]
+    objective = build_objective(options).to(device, dtype)
+    optimizer = build_optimizer(objective, options)
+    step = continue_from(run.checkpoints, objective, optimizer)
+    model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
+    model.train()
+
+    last, per_epoch = total_steps(options, len(samples)), steps_per_epoch(options, len(samples))
+    every = options.checkpoint_steps or per_epoch
+    autocast = (
+        partial(torch.autocast, device.type, torch.bfloat16) if options.precision == "bf16" else nullcontext
+    )
+    metrics = Metrics(run.checkpoints / "metrics.jsonl", first_step=step, batch_size=options.batch_size)
+    asked = time.perf_counter()
+    for batch in batches(reader, samples, options, n_seasons=objective.n_seasons, first=step, last=last):
+        waited = time.perf_counter() - asked
+        batch = batch.to(device)
+        with torch.no_grad():
+            views = make_views(
+                to_images(batch, reader.plan).to(dtype),
+                objective.views,
+                seed=options.seed,
+                epoch=batch.epoch,
+                slots=batch.slots,
+                crop_px=options.crop_px,
+            )
+        rate = learning_rate(options, batch.epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        objective.before_step()
+        with autocast():
+            results = model(replace(batch, views=views))
+        stop_if_not_finite(results["loss"], batch, step=step)
+        optimizer.zero_grad()
+        results["loss"].backward()
+        optimizer.step()
+        objective.after_step()
+        step += 1
+        metrics.add(results, waited=waited)
+        if step % options.log_steps == 0 or step == last:
+            line = metrics.write(step=step, epoch=batch.epoch, rate=rate)
+            if rank == 0:
+                report(line, last=last)
+        if step % every == 0 or step == last:
+            average_statistics(objective.modules())
+            if rank == 0:
+                state = {
+                    "step": step,
+                    "objective": objective.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                }
+                save_checkpoint(run.checkpoints, state, step=step, keep=options.keep_checkpoints)
+        if not is_alive():
+            raise RuntimeError(f"the process that started this run is gone; stopped after step {step}")
+        asked = time.perf_counter()
+    if rank == 0:
+        with atomic_path(run.metrics) as temporary:
+            shutil.copyfile(metrics.path, temporary)
+        save_encoder(run.encoder, objective.encoder, bands=options.bands, steps=step, **run.facts)
+
+
+def stop_if_not_finite(loss: Tensor, batch: Batch, *, step: int) -> None:
+    """Stop a run whose loss is not a number, naming step and batch."""
+    if not torch.isfinite(loss):
+        names = ", ".join(map(repr, batch.location_id[:8]))
+        raise RuntimeError(
+            f"the loss is {loss.item()} at step {step + 1} (epoch {batch.epoch}, slots {batch.slots[0]} to "
+            f"{batch.slots[-1]}, locations {names}{' …' if len(batch.location_id) > 8 else ''}). Checkpoints "
+            "before it are kept; lower learning_rate, or look at these locations with "
+            "`python -m workflow_scripts.explain ID`."
+        )
+
+
+def report(line: Mapping[str, float], *, last: int) -> None:
+    """Log a line of metrics, and warn of collapse."""
+    logger.info(
+        "step %d of %d: loss %.4f, %.0f samples/s, waiting %.0f %%",
+        line["step"],
+        last,
+        line["loss"],
+        line["samples_per_s"],
+        100 * line["wait_share"],
+    )
+    for name, value in line.items():
+        if name.startswith("std_") and value < COLLAPSED_STD:
+            logger.warning("step %d: space %r has collapsed (std %.3f)", line["step"], name[4:], value)
+
+
+def process_exists(identifier: int) -> bool:
+    """Tell whether a process of this machine is running."""
+    try:
+        os.kill(identifier, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def main(run_file: str, error_file: str, launcher: str) -> int:
+    """Train as one process of a run.
+
+    Parameters
+    ----------
+    run_file : description written by `pretrain.pretrain`
+    error_file : where the first error of any process is left
+    launcher : process that waits for this run; without it the run stops (torchrun's own processes
+        outlive a launcher that is killed)
+
+    Returns
+    -------
+    exit status
+    """
+    numcodecs.blosc.use_threads = False  # the reader has its own threads
+    rank, n_ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    level = logging.INFO if rank == 0 else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    try:
+        run = Run.read(Path(run_file))
+        device = choose_device(run.options.device, n_ranks)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if n_ranks > 1:
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        train(run, is_alive=partial(process_exists, int(launcher)))
+        if n_ranks > 1:
+            distributed.destroy_process_group()
+        return 0
+    except (ValueError, RuntimeError, OSError) as error:
+        logger.exception("rank %d failed", rank)
+        with suppress(FileExistsError), open(error_file, "x") as file:
+            file.write(str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

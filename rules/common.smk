@@ -1,0 +1,136 @@
+"""Configuration, and the helper functions that the other rule files use."""
+
+import copy
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    dict.fromkeys([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+)
+
+from workflow_scripts.core import config as settings_of
+from workflow_scripts.core.provenance import code, constant
+
+# Snakemake merges a --configfile recursively into the one named here; what the user gave is kept
+# aside, so that none of the project's datasets, models and tasks stay in it.
+USER_CONFIG = copy.deepcopy(config)
+
+
+configfile: str(ROOT / "config.yaml")
+
+
+config.update(settings_of.merge(config, USER_CONFIG))
+SETTINGS = settings_of.load(config, ROOT / "schemas")
+SEED = SETTINGS.seed
+CATALOGS = SETTINGS.catalogs
+DATASETS = SETTINGS.datasets
+MODELS = SETTINGS.models
+TASKS = SETTINGS.tasks
+
+
+def alternatives(names):
+    """Regular expression of names, one that matches nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    dataset=alternatives(DATASETS),
+    model=alternatives(MODELS),
+    task=alternatives(TASKS),
+    shard=r"\d+",
+    tile=r"h\d\dv\d\d|\d\d[C-X][A-Z][A-Z]",
+
+
+SHARD_OBJECTS = [
+    f"{name}/c.{{shard}}{'.0' * (n - 1)}"
+    for name, n in constant("workflow_scripts/core/store.py", "OBJECT_DIMENSIONS").items()
+]
+"""Objects that one job writes into patches.zarr, relative to it."""
+
+
+def option(section, key=None):
+    """Params function: one option of a section of the wildcard's dataset, or the whole section."""
+
+    def value(wildcards):
+        options = DATASETS[wildcards.dataset][section]
+        return options if key is None else options[key]
+
+    return value
+
+
+def path_option(section, key):
+    """Input function: the file an option names, or nothing where it is null."""
+
+    def value(wildcards):
+        path = DATASETS[wildcards.dataset][section].get(key)
+        return [path] if isinstance(path, str) else []
+
+    return value
+
+
+def jobs(dataset):
+    """What follows from the sampled locations: shards and tiles (checkpoint)."""
+    adopted = "from" in DATASETS[dataset]
+    provider = checkpoints.adopt_locations if adopted else checkpoints.sample_locations
+    with open(provider.get(dataset=dataset).output.jobs) as file:
+        return json.load(file)
+
+
+def shard_tiles(wildcards):
+    """MGRS tiles that the locations of a shard may lie on."""
+    return jobs(wildcards.dataset)["shards"][wildcards.shard]["mgrs_tiles"]
+
+
+def mgrs_tiles(wildcards):
+    """MGRS tiles of the wildcard's dataset."""
+    tiles = {t for s in jobs(wildcards.dataset)["shards"].values() for t in s["mgrs_tiles"]}
+    return sorted(tiles)
+
+
+def modis_tiles(wildcards):
+    """Sinusoidal tiles of the wildcard's dataset."""
+    return jobs(wildcards.dataset)["modis_tiles"]
+
+
+def adopts_phenology(dataset):
+    return DATASETS[dataset].get("from", {}).get("until") == "phenology"
+
+
+def uses_phenology(dataset):
+    return DATASETS[dataset]["seasons"]["strategy"] == "phenology"
+
+
+def has_catalog(dataset):
+    return DATASETS[dataset]["scenes"]["catalog"] is not None
+
+
+def is_trained(model):
+    return MODELS[model].get("encoder", "trained") == "trained"
+
+
+def dataset_files(dataset, *patterns):
+    """Files of a dataset; a pattern with {shard} stands for those of all its shards."""
+    sharded = any("{shard}" in pattern for pattern in patterns)
+    numbers = sorted(map(int, jobs(dataset)["shards"])) if sharded else []
+    names = [
+        name
+        for pattern in patterns
+        for name in (expand(pattern, shard=numbers) if "{shard}" in pattern else [pattern])
+    ]
+    return [f"results/datasets/{dataset}/{name}" for name in names]
+
+
+def per_dataset(*patterns, having=lambda dataset: True):
+    """Input function: the files of every dataset that has something."""
+
+    def files(wildcards):
+        return [f for name in DATASETS if having(name) for f in dataset_files(name, *patterns)]
+
+    return files
+
+
+STORE_OBJECTS = [f"patches.zarr/{name}" for name in SHARD_OBJECTS]

@@ -1,0 +1,82 @@
+"""What makes patches a dataset: sampling weights, band statistics, the card."""
+
+
+rule weigh_locations:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        patches="results/datasets/{dataset}/patches.parquet",
+        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+    output:
+        weights="results/datasets/{dataset}/weights.parquet",
+        shares="results/datasets/{dataset}/weights.json",
+    log:
+        "results/logs/{dataset}/weigh_locations.log",
+    benchmark:
+        "results/logs/{dataset}/weigh_locations.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=240,
+    params:
+        settings=option("weights"),
+        code=code("workflow_scripts.weigh_locations"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/weigh_locations.py"
+
+
+rule summarize_bands:
+    input:
+        patches="results/datasets/{dataset}/patches.parquet",
+        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+    output:
+        bands="results/datasets/{dataset}/bands.json",
+    log:
+        "results/logs/{dataset}/summarize_bands.log",
+    benchmark:
+        "results/logs/{dataset}/summarize_bands.benchmark.tsv"
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=480,
+    params:
+        code=code("workflow_scripts.summarize_bands"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/summarize_bands.py"
+
+
+def scene_tables(wildcards):
+    """Input function: the ranked scenes of all shards."""
+    return dataset_files(wildcards.dataset, "scenes/{shard}.parquet")
+
+
+rule write_dataset_card:
+    input:
+        patches="results/datasets/{dataset}/patches.parquet",
+        seasons="results/datasets/{dataset}/seasons.parquet",
+        scenes=scene_tables,
+        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        bands="results/datasets/{dataset}/bands.json",
+        shares="results/datasets/{dataset}/weights.json",
+        verification="results/datasets/{dataset}/verification.json",
+    output:
+        card="results/datasets/{dataset}/README.md",
+        collection="results/datasets/{dataset}/collection.json",
+    log:
+        "results/logs/{dataset}/write_dataset_card.log",
+    benchmark:
+        "results/logs/{dataset}/write_dataset_card.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: DATASETS[wildcards.dataset],
+        code=code("workflow_scripts.write_dataset_card"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/write_dataset_card.py"

@@ -1,0 +1,103 @@
+"""Locations and their labels: where the patches of a dataset lie."""
+
+
+def evaluation_points(wildcards):
+    """Input function: point files of locations.evaluation."""
+    evaluation = DATASETS[wildcards.dataset]["locations"]["evaluation"]
+    return evaluation["points"] if evaluation else []
+
+
+def label_sources(wildcards):
+    """Input function: one file per target of the dataset's labels."""
+    labels = DATASETS[wildcards.dataset].get("labels")
+    if not labels:
+        raise ValueError(
+            f"datasets.{wildcards.dataset} has no `labels`: name a source for each target there"
+        )
+    return [label["path"] for label in labels.values()]
+
+
+def other(file):
+    """Input function: a file of the dataset that this one starts from."""
+    return lambda wildcards: f"results/datasets/{DATASETS[wildcards.dataset]['from']['dataset']}/{file}"
+
+
+checkpoint sample_locations:
+    input:
+        land=path_option("locations", "land"),
+        ecoregions=path_option("locations", "ecoregions"),
+        mountains=path_option("locations", "mountains"),
+        region=path_option("locations", "region"),
+        path=path_option("locations", "path"),
+        spread=path_option("locations", "spread"),
+        evaluation=evaluation_points,
+    output:
+        locations="results/datasets/{dataset}/locations.parquet",
+        jobs="results/datasets/{dataset}/jobs.json",
+    log:
+        "results/logs/{dataset}/sample_locations.log",
+    benchmark:
+        "results/logs/{dataset}/sample_locations.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives(name for name in DATASETS if "from" not in DATASETS[name]),
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        settings=option("locations"),
+        size_m=option("patches", "size_m"),
+        seed=SEED,
+        code=code("workflow_scripts.sample_locations"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/sample_locations.py"
+
+
+checkpoint adopt_locations:
+    input:
+        locations=other("locations.parquet"),
+        jobs=other("jobs.json"),
+    output:
+        locations="results/datasets/{dataset}/locations.parquet",
+        jobs="results/datasets/{dataset}/jobs.json",
+    log:
+        "results/logs/{dataset}/adopt_locations.log",
+    benchmark:
+        "results/logs/{dataset}/adopt_locations.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives(name for name in DATASETS if "from" in DATASETS[name]),
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("workflow_scripts.adopt_locations"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/adopt_locations.py"
+
+
+rule label_locations:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        sources=label_sources,
+    output:
+        labels="results/datasets/{dataset}/labels.parquet",
+    log:
+        "results/logs/{dataset}/label_locations.log",
+    benchmark:
+        "results/logs/{dataset}/label_locations.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        labels=option("labels"),
+        code=code("workflow_scripts.label_locations"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/label_locations.py"

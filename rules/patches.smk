@@ -1,0 +1,196 @@
+"""From seasons to patches: search the catalog, choose scenes, retrieve, index, verify."""
+
+
+def scene_catalog(wildcards):
+    """Params function: the entry of the dataset's scene catalog."""
+    name = DATASETS[wildcards.dataset]["scenes"]["catalog"]
+    if name is None:
+        raise ValueError(
+            f"dataset {wildcards.dataset!r}: scenes.catalog is null. Name an entry of `catalogs`: {sorted(CATALOGS)}"
+        )
+    return CATALOGS[name]
+
+
+def catalog_option(key):
+    """Params function: one option of the dataset's scene catalog, null where it is not given."""
+    return lambda wildcards: scene_catalog(wildcards).get(key)
+
+
+def scene_catalog_files(wildcards):
+    """Input function: the catalog's local files; none for one on the network or a folder."""
+    paths = scene_catalog(wildcards).get("path", [])
+    paths = [paths] if isinstance(paths, str) else paths
+    return [path for path in paths if not re.search(r"://|[*?]", path) and Path(path).suffix]
+
+
+rule search_tile:
+    input:
+        catalog=scene_catalog_files,
+    output:
+        found="results/datasets/{dataset}/items/{tile}.parquet",
+    log:
+        "results/logs/{dataset}/search_tile.{tile}.log",
+    benchmark:
+        "results/logs/{dataset}/search_tile.{tile}.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code("workflow_scripts.search_tile"),
+        catalog=scene_catalog,
+        catalog_name=option("scenes", "catalog"),
+        years=option("scenes", "years"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/search_tile.py"
+
+
+def items_of_shard(wildcards):
+    """Input function: the answers for the tiles that a shard touches."""
+    folder = f"results/datasets/{wildcards.dataset}/items"
+    return [f"{folder}/{tile}.parquet" for tile in shard_tiles(wildcards)]
+
+
+rule select_scenes:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        seasons="results/datasets/{dataset}/seasons.parquet",
+        found=items_of_shard,
+    output:
+        scenes="results/datasets/{dataset}/scenes/{shard}.parquet",
+    log:
+        "results/logs/{dataset}/select_scenes.{shard}.log",
+    benchmark:
+        "results/logs/{dataset}/select_scenes.{shard}.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("workflow_scripts.select_scenes"),
+        settings=option("scenes"),
+        size_m=option("patches", "size_m"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/select_scenes.py"
+
+
+rule create_store:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        seasons="results/datasets/{dataset}/seasons.parquet",
+    output:
+        # never deleted before a rerun: the store grows, and its metadata belongs to the patches in it
+        metadata=update("results/datasets/{dataset}/patches.zarr/zarr.json"),
+    log:
+        "results/logs/{dataset}/create_store.log",
+    benchmark:
+        "results/logs/{dataset}/create_store.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("workflow_scripts.create_store"),
+        seasons=option("seasons", "names"),
+        per_shard=option("locations", "per_shard"),
+        size_m=option("patches", "size_m"),
+        codec=option("patches", "codec"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/create_store.py"
+
+
+rule retrieve_patches:
+    input:
+        scenes="results/datasets/{dataset}/scenes/{shard}.parquet",
+        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+    output:
+        # a rerun keeps what is unchanged, so nothing is deleted before it
+        objects=update(
+            [f"results/datasets/{{dataset}}/patches.zarr/{name}" for name in SHARD_OBJECTS]
+        ),
+        retrieved=update("results/datasets/{dataset}/retrieved/{shard}.parquet"),
+    log:
+        "results/logs/{dataset}/retrieve_patches.{shard}.log",
+    benchmark:
+        "results/logs/{dataset}/retrieve_patches.{shard}.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        # not a digest of the code: a comment edited here must not fetch terabytes again
+        version=constant("workflow_scripts/retrieve_patches.py", "VERSION"),
+        reader=option("patches", "reader"),
+        max_cloud_fraction=option("patches", "max_cloud_fraction"),
+        max_nodata_fraction=option("patches", "max_nodata_fraction"),
+        conventions=catalog_option("conventions"),
+        sign=catalog_option("sign"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/retrieve_patches.py"
+
+
+def files_of_shards(pattern):
+    """Input function: a file of each shard."""
+    return lambda wildcards: dataset_files(wildcards.dataset, pattern)
+
+
+def store_objects(wildcards):
+    """Input function: every object of the store, so that a lost one is noticed."""
+    return dataset_files(wildcards.dataset, *STORE_OBJECTS)
+
+
+rule index_patches:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        retrieved=files_of_shards("retrieved/{shard}.parquet"),
+        objects=store_objects,
+    output:
+        patches="results/datasets/{dataset}/patches.parquet",
+    log:
+        "results/logs/{dataset}/index_patches.log",
+    benchmark:
+        "results/logs/{dataset}/index_patches.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code("workflow_scripts.index_patches"),
+        size_m=option("patches", "size_m"),
+        scenes=option("scenes"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/index_patches.py"
+
+
+rule verify_store:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        patches="results/datasets/{dataset}/patches.parquet",
+        store="results/datasets/{dataset}/patches.zarr/zarr.json",
+        objects=store_objects,
+    output:
+        verification="results/datasets/{dataset}/verification.json",
+    log:
+        "results/logs/{dataset}/verify_store.log",
+    benchmark:
+        "results/logs/{dataset}/verify_store.benchmark.tsv"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        code=code("workflow_scripts.verify_store"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/verify_store.py"

@@ -1,0 +1,195 @@
+"""Greenness series, vegetation cycles and the windows of the seasons."""
+
+CLIMATOLOGY = {"min_years": 3, "group_days": 60}
+"""Options of section `phenology` that define_seasons reads, with their defaults; the rest is
+estimate_phenology's, so that one rule's options do not rerun the other."""
+
+
+def greenness_option(key, dataset):
+    """An option of section `greenness` that must not be null for the chosen source."""
+    settings = DATASETS[dataset]["greenness"]
+    if settings.get(key) is None:
+        raise ValueError(
+            f"datasets.{dataset}.greenness: source {settings['source']!r} needs `{key}`, which is null. "
+            f"Set datasets.{dataset}.greenness.{key}, or another seasons.strategy than 'phenology'."
+        )
+    return settings[key]
+
+
+def greenness_catalog(wildcards):
+    """Local files of the vegetation-index catalog; none where it is on the network."""
+    paths = CATALOGS[greenness_option("catalog", wildcards.dataset)].get("path") or []
+    return [p for p in ([paths] if isinstance(paths, str) else paths) if "://" not in p]
+
+
+def greenness_tiles(wildcards):
+    """Series of all tiles; none where the user brings the series."""
+    if DATASETS[wildcards.dataset]["greenness"]["source"] == "file":
+        return []
+    greenness_option("catalog", wildcards.dataset)
+    return expand(
+        "results/datasets/{dataset}/greenness/{tile}.parquet",
+        dataset=wildcards.dataset,
+        tile=modis_tiles(wildcards),
+    )
+
+
+def greenness_series(wildcards):
+    """The user's own series; none where they are read from a catalog."""
+    if DATASETS[wildcards.dataset]["greenness"]["source"] == "file":
+        return [greenness_option("path", wildcards.dataset)]
+    return []
+
+
+def season_cycles(wildcards):
+    """Vegetation cycles, where the strategy needs them."""
+    if DATASETS[wildcards.dataset]["seasons"]["strategy"] == "phenology":
+        return [f"results/datasets/{wildcards.dataset}/phenology_cycles.parquet"]
+    return []
+
+
+def season_dates(wildcards):
+    """Table of strategy `dates`: the named one, else that of the user's locations."""
+    options = DATASETS[wildcards.dataset]
+    if options["seasons"]["strategy"] != "dates":
+        return []
+    path = options["seasons"].get("path") or options["locations"].get("path")
+    if path is None:
+        raise ValueError(
+            f"datasets.{wildcards.dataset}.seasons: strategy 'dates' needs `path`, a table with "
+            "location_id and a date column"
+        )
+    return [path]
+
+
+rule read_tile:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        catalog=greenness_catalog,
+    output:
+        greenness="results/datasets/{dataset}/greenness/{tile}.parquet",
+    log:
+        "results/logs/{dataset}/read_tile.{tile}.log",
+    benchmark:
+        "results/logs/{dataset}/read_tile.{tile}.benchmark.tsv"
+    wildcard_constraints:
+        tile=r"h\d\dv\d\d",
+    threads: 4
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        code=code("workflow_scripts.read_tile"),
+        settings=option("greenness"),
+        catalog=lambda w: {
+            "name": greenness_option("catalog", w.dataset),
+            **CATALOGS[greenness_option("catalog", w.dataset)],
+        },
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/read_tile.py"
+
+
+rule extract_greenness:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        tiles=greenness_tiles,
+        series=greenness_series,
+    output:
+        store="results/datasets/{dataset}/greenness.zarr/zarr.json",
+    log:
+        "results/logs/{dataset}/extract_greenness.log",
+    benchmark:
+        "results/logs/{dataset}/extract_greenness.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("workflow_scripts.extract_greenness"),
+        settings=option("greenness"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/extract_greenness.py"
+
+
+rule estimate_phenology:
+    input:
+        greenness="results/datasets/{dataset}/greenness.zarr/zarr.json",
+    output:
+        cycles="results/datasets/{dataset}/phenology_cycles.parquet",
+    log:
+        "results/logs/{dataset}/estimate_phenology.log",
+    benchmark:
+        "results/logs/{dataset}/estimate_phenology.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives(name for name in DATASETS if not adopts_phenology(name)),
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("workflow_scripts.estimate_phenology"),
+        settings=lambda w: {
+            key: value
+            for key, value in DATASETS[w.dataset]["phenology"].items()
+            if key not in CLIMATOLOGY
+        },
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/estimate_phenology.py"
+
+
+rule adopt_phenology:
+    input:
+        cycles=other("phenology_cycles.parquet"),
+    output:
+        cycles="results/datasets/{dataset}/phenology_cycles.parquet",
+    log:
+        "results/logs/{dataset}/adopt_phenology.log",
+    benchmark:
+        "results/logs/{dataset}/adopt_phenology.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives(filter(adopts_phenology, DATASETS)),
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("workflow_scripts.adopt_phenology"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/adopt_phenology.py"
+
+
+rule define_seasons:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        cycles=season_cycles,
+        dates=season_dates,
+    output:
+        seasons="results/datasets/{dataset}/seasons.parquet",
+    log:
+        "results/logs/{dataset}/define_seasons.log",
+    benchmark:
+        "results/logs/{dataset}/define_seasons.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("workflow_scripts.define_seasons"),
+        settings=option("seasons"),
+        climatology=lambda w: {
+            key: DATASETS[w.dataset]["phenology"].get(key, default)
+            for key, default in CLIMATOLOGY.items()
+        },
+        seed=SEED,
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/define_seasons.py"

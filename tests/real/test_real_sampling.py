@@ -1,0 +1,142 @@
+"""The global 23 km grid on real land and real ecoregions, and the published Major-TOM cells."""
+
+import json
+import logging
+import resource
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from workflow_scripts.core import grid
+from workflow_scripts.core.tables import read_table
+from workflow_scripts.sample_locations import main
+from workflow_scripts.sampling.frame import cell_area_km2
+
+pytestmark = pytest.mark.real
+logger = logging.getLogger(__name__)
+SCHEMA = Path(__file__).parents[2] / "schemas" / "locations.schema.yaml"
+
+
+def sample(real_data, out, **options):
+    """Run the stage on the real polygons."""
+    properties = yaml.safe_load(SCHEMA.read_text())["properties"]
+    settings = {name: entry["default"] for name, entry in properties.items() if "default" in entry}
+    settings |= {"splits": {"validation_fraction": 0.1, "block_km": 100}, **options}
+    job = SimpleNamespace(
+        input=SimpleNamespace(
+            land=[str(real_data / "land" / "ne_10m_land.parquet")],
+            ecoregions=[str(real_data / "ecoregions" / "ecoregions2017_simplified.parquet")],
+            mountains=[],
+            region=[],
+            path=[],
+            spread=[],
+            evaluation=[],
+        ),
+        output=SimpleNamespace(locations=str(out / "locations.parquet"), jobs=str(out / "jobs.json")),
+        params=SimpleNamespace(settings=settings, size_m=2560, seed=20250424),
+        wildcards=SimpleNamespace(dataset="real"),
+    )
+    start = time.perf_counter()
+    main(job)
+    seconds = time.perf_counter() - start
+    return read_table(job.output.locations, "locations"), seconds
+
+
+@pytest.fixture(scope="module")
+def census(real_data, tmp_path_factory):
+    """Every 23 km cell on land, with its true area, and the seconds it took."""
+    out = tmp_path_factory.mktemp("census")
+    locations, seconds = sample(real_data, out, design="grid", spacing_m=23_000)
+    cells = grid.cells(23_000)
+    area = pd.Series(cell_area_km2(cells), index=cells["cell_id"].astype(object))
+    jobs = json.loads((out / "jobs.json").read_text())
+    return locations.assign(area_km2=area.loc[locations["location_id"]].to_numpy()), seconds, jobs
+
+
+def test_census_of_the_earths_land(census):
+    locations, seconds, jobs = census
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    without = (locations["lat"] > -60).sum()
+    unassigned = (locations["eco_id"] < 0).sum()
+    print(
+        f"\n{len(locations)} locations at 23 km, {without} without Antarctica "
+        f"({without / len(locations):.1%}), {unassigned} in no ecoregion, "
+        f"{locations['area_km2'].sum() / 1e6:.2f} M km2, {len(jobs['shards'])} shards; "
+        f"{seconds:.1f} s, peak {peak_gb:.2f} GB"
+    )
+    # Natural Earth's 1:110m land gives 277,595 centers and 256,476 without Antarctica
+    assert len(locations) == pytest.approx(277_595, rel=0.01)
+    assert without == pytest.approx(256_476, rel=0.01)
+    # rows reach to 85 degrees: the land beyond, all Antarctic, is 1.2 M km2 of 146.83
+    assert locations["area_km2"].sum() / 1e6 == pytest.approx(145.8, abs=0.3)
+    assert unassigned < 0.003 * len(locations)
+    assert seconds < 120 and peak_gb < 3
+
+
+def test_biome_shares_are_those_of_the_area(census, real_data):
+    """Share of places per biome within 0.5 percentage points of the biome's share of land area."""
+    locations, _, _ = census
+    areas = pd.read_csv(
+        real_data / "ecoregions" / "ecoregion_areas_reference.csv", keep_default_na=False, na_values=[""]
+    )
+    ecoregions = gpd.read_parquet(real_data / "ecoregions" / "ecoregions2017_simplified.parquet")
+    areas = ecoregions[["ECO_NAME", "BIOME_NAME"]].merge(areas[["ECO_NAME", "area_km2_full"]], on="ECO_NAME")
+    areas = areas[areas["BIOME_NAME"] != "N/A"].groupby("BIOME_NAME")["area_km2_full"].sum()
+    places = locations[locations["biome_name"].isin(areas.index)].groupby("biome_name").size()
+    table = pd.DataFrame({"places": places / places.sum(), "area": areas / areas.sum()}) * 100
+    table["difference"] = table["places"] - table["area"]
+    print(f"\n{table.round(2).to_string()}")
+    assert table["difference"].abs().max() < 0.5
+
+
+def test_assignment_is_that_of_geopandas(census, real_data):
+    locations, _, _ = census
+    some = locations.iloc[:: max(len(locations) // 60_000, 1)]
+    ecoregions = gpd.read_parquet(real_data / "ecoregions" / "ecoregions2017_simplified.parquet")
+    joined = gpd.sjoin(some[["location_id", "eco_id", "geometry"]], ecoregions, predicate="within")
+    once = joined[~joined["location_id"].duplicated(keep=False)]
+    assert len(once) > 0.97 * len(some)
+    assert (once["eco_id"] == once["ECO_ID"]).all()
+
+
+def test_stratified_draw_hits_every_ecoregion_and_is_nested(census, real_data, tmp_path):
+    locations, _, _ = census
+    options = {"design": "stratified", "spacing_m": 23_000, "allocation": "sqrt", "min_per_stratum": 1}
+    few, _ = sample(real_data, tmp_path / "few", n_locations=5_000, **options)
+    many, seconds = sample(real_data, tmp_path / "many", n_locations=20_000, **options)
+    strata = set(locations.loc[locations["eco_id"] >= 0, "stratum"])
+    print(f"\n20,000 locations in {len(strata)} ecoregions that hold a cell: {seconds:.1f} s")
+    assert set(few["stratum"]) == set(many["stratum"]) == strata
+    assert set(few["location_id"]) <= set(many["location_id"])
+    cells = locations[locations["eco_id"] >= 0].groupby("stratum").size()
+    estimate = (1 / many["inclusion_probability"]).groupby(many["stratum"]).sum()
+    np.testing.assert_allclose(estimate.sort_index(), cells.sort_index(), rtol=1e-9)
+
+
+def test_published_cells_are_ours(real_data):
+    published = pd.read_csv(real_data / "grid" / "majortom_published_cells.csv")
+    found = grid.cell_at(published["lon"], published["lat"], 10_000)
+    assert found.tolist() == published["grid_cell"].tolist()
+
+
+def test_reference_vectors_are_ours(real_data):
+    vectors = pd.read_csv(real_data / "grid" / "majortom_reference_vectors.csv.gz")
+    wrong = []
+    for distance_km, rows in vectors.groupby("dist_km"):
+        found = grid.cell_at(rows["lon"], rows["lat"], distance_km * 1000, majortom_edges=True)
+        wrong.append(rows[found != rows["cell"]].assign(found=found[found != rows["cell"]]))
+    wrong = pd.concat(wrong)
+    assert wrong.empty, f"{len(wrong)} of {len(vectors)} differ:\n{wrong.head(20).to_string()}"
+
+
+def test_grid_sizes_are_ours(real_data):
+    for row in pd.read_csv(real_data / "grid" / "majortom_grid_sizes.csv").itertuples():
+        cells = grid.cells(row.dist_km * 1000)
+        assert len(cells) == row.n_cells and cells["row"].nunique() == row.n_rows
+        assert cells["south"].iloc[[0, -1]].tolist() == pytest.approx([row.first_lat, row.last_lat])

@@ -1,0 +1,84 @@
+"""Configuration: strict, merged as documented, errors that say what to write."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow_scripts.core import config
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def load(**user):
+    return config.load(config.merge(PROJECT, user), ROOT / "schemas")
+
+
+def changed(path, value):
+    document = copy.deepcopy(PROJECT)
+    *parents, last = path.split(".")
+    entry = document
+    for key in parents:
+        entry = entry.setdefault(key, {})
+    entry[last] = value
+    return document
+
+
+def test_the_projects_own_configuration_is_valid():
+    settings = load()
+    assert settings.datasets["demo"]["scenes"]["choice"] == "clearest"
+    assert settings.datasets["demo"]["patches"]["size_m"] == 640
+    assert "demo-seco-s1" in settings.models and settings.models["demo-seco-s2"]["seed"] == 2
+    assert settings.models["demo-seco-s2"]["family"] == "demo-seco"
+    assert settings.models["mean-spectrum"]["seed"] == settings.seed
+
+
+def test_a_users_datasets_replace_the_demo_and_the_rest_merges():
+    settings = load(
+        datasets={"mysites": {"locations": {"design": "file", "path": "sites.csv"}}},
+        defaults={"scenes": {"max_cloud_cover": 40}},
+    )
+    assert list(settings.datasets) == ["mysites"]
+    assert settings.models == {} and settings.tasks == {}
+    scenes = settings.datasets["mysites"]["scenes"]
+    assert scenes["max_cloud_cover"] == 40 and scenes["candidates"] == 5
+    assert settings.datasets["mysites"]["report"]["notice"] is None
+
+
+def test_nothing_of_the_made_world_stands_in_the_defaults():
+    assert "demo" not in yaml.safe_dump(PROJECT["defaults"])
+
+
+def test_without_datasets_of_their_own_users_get_the_demo():
+    assert "demo" in load(seed=7).datasets and load(seed=7).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("datasets.demo.locations.spacng_m", 1, ["datasets.demo.locations", "'spacng_m'", "'spacing_m'"]),
+        ("datasets.demo.locations.spacing_m", -5, ["datasets.demo.locations.spacing_m", "-5"]),
+        ("datasets.demo.seasons.strategy", "lunar", ["seasons.strategy", "'lunar'", "calendar"]),
+        ("datasets.demo.scenes.max_cloud_cover", 400, ["max_cloud_cover", "400", "100"]),
+        ("defaults.patches.size_m", 2561, ["defaults.patches.size_m", "2561", "20"]),
+        ("seed", "abc", ["seed", "'abc'", "integer"]),
+        ("colour", "red", ["top level", "'colour'"]),
+        ("datasets.demo.scenes.catalog", "nowhere", ["'nowhere'", "planetary-computer"]),
+        ("models.demo-seco.dataset", "dmo", ["models.demo-seco.dataset", "'dmo'", "demo"]),
+        ("tasks.demo-biome.target", "soil", ["tasks.demo-biome.target", "'soil'", "biome_num"]),
+    ],
+)
+def test_errors_say_which_where_and_what_is_allowed(path, value, words):
+    with pytest.raises(ValueError) as error:
+        config.load(changed(path, value), ROOT / "schemas")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_lists_are_replaced_not_merged():
+    assert config.overlay({"a": [1, 2], "b": {"c": 1}}, {"a": [3], "b": {"d": 2}}) == {
+        "a": [3],
+        "b": {"c": 1, "d": 2},
+    }

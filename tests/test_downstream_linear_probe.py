@@ -1,0 +1,266 @@
+"""Linear heads: optima and training against scikit-learn and torch, no leakage, hard targets."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits
+
+from pretrain.downstream import linear_probe, losses
+from pretrain.downstream.evaluation import TaskData
+from pretrain.downstream.folds import Folds, make_folds
+from pretrain.downstream.linear_probe import (
+    PAPER,
+    fit_fast,
+    fit_paper,
+    predict_fold,
+    probe,
+    solve_full_batch,
+)
+from pretrain.downstream.tasks import Task, encode_targets
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small products are slower on several threads, the more so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
+
+def clusters(n: int = 300, *, n_classes: int = 3, d: int = 8, seed: int = 0) -> tuple:
+    """Overlapping Gaussian classes: features and ids."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, n_classes, n)
+    features = rng.normal(size=(n_classes, d))[ids] + rng.normal(size=(n, d))
+    return features.astype(np.float32), ids
+
+
+def make_data(features: np.ndarray, values: np.ndarray, task: Task, *, seed: int = 0) -> tuple:
+    """Task data on random places, and their folds."""
+    rng = np.random.default_rng(seed)
+    n = len(features)
+    targets, _ = encode_targets({"y": values}, task)
+    ids = np.array([f"p{i:04d}" for i in range(n)], object)
+    lon, lat = 9 + rng.random(n), 45 + rng.random(n)
+    data = TaskData(ids, lon, lat, features, targets, {"n_used": n}, {})
+    folds = make_folds(ids, np.zeros(n), lon=lon, lat=lat, n_folds=4, block_km=20.0, seed=seed)
+    return data, folds
+
+
+def make_task(kind: str, mode: str, **settings: object) -> Task:
+    """A task of one kind and mode."""
+    settings = {"dataset": "d", "target": "y", "kind": kind, "mode": mode, **settings}
+    if kind == "classification":
+        settings.setdefault("classes", [0, 1, 2])
+    return Task.from_settings("t", settings)
+
+
+def test_full_batch_optimum_is_scikit_learns() -> None:
+    """Same penalty (C = 1 / (n · penalty)), same weights."""
+    features, ids = clusters()
+    weights, _ = solve_full_batch(
+        features.astype(float),
+        np.eye(3)[ids],
+        loss=losses.cross_entropy,
+        penalty=0.01,
+        max_iterations=2000,
+        tolerance=1e-12,
+    )
+    oracle = LogisticRegression(C=1 / (len(ids) * 0.01), tol=1e-10, max_iter=5000)
+    oracle.fit(features.astype(float), ids)
+    # both stop at a finite gradient; the bias is free up to a constant over classes
+    np.testing.assert_allclose(weights[:-1].T, oracle.coef_, atol=2e-4)
+    bias = weights[-1] - weights[-1].mean()
+    np.testing.assert_allclose(bias, oracle.intercept_ - oracle.intercept_.mean(), atol=2e-4)
+
+
+def test_full_batch_regression_is_ridge() -> None:
+    """Mean squared error + penalty / 2 · w² is ridge regression with alpha = n · penalty / 2."""
+    features, _ = clusters()
+    values = features @ np.arange(8.0)[:, None] + 3
+    weights, _ = solve_full_batch(
+        features.astype(float), values, loss=losses.squared_error, penalty=0.1, tolerance=1e-13,
+        max_iterations=2000,
+    )  # fmt: skip
+    oracle = Ridge(alpha=len(values) * 0.1 / 2, tol=1e-12).fit(features.astype(float), values)
+    np.testing.assert_allclose(weights[:-1].T, oracle.coef_.reshape(1, -1), atol=1e-4)
+    np.testing.assert_allclose(weights[-1], oracle.intercept_, atol=1e-4)
+
+
+def test_default_tolerance_predicts_as_the_optimum() -> None:
+    """What `fast` stops at gives the classes of the converged solution, but for a few near ties."""
+    features, ids = clusters(600)
+    targets = np.eye(3, dtype=np.float32)[ids]
+    quick, _ = solve_full_batch(features, targets, loss=losses.cross_entropy, penalty=1e-3)
+    exact, _ = solve_full_batch(
+        features.astype(float), targets, loss=losses.cross_entropy, penalty=1e-3, tolerance=1e-12,
+        max_iterations=2000,
+    )  # fmt: skip
+    chosen = [(features @ w[:-1] + w[-1]).argmax(axis=1) for w in (quick, exact)]
+    assert np.mean(chosen[0] != chosen[1]) < 0.01
+
+
+def test_penalty_is_chosen_on_validation_rows() -> None:
+    """Noise targets choose the strongest penalty; an exact relation a weak one."""
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(400, 100)).astype(np.float32)
+    rows, held = slice(0, 300), slice(300, 400)
+    strong, weak = linear_probe.PENALTIES[:2], linear_probe.PENALTIES[-3:]
+    for values, expected in (
+        (rng.normal(size=(400, 1)), strong),
+        (features @ rng.normal(size=(100, 1)), weak),
+    ):
+        values = values.astype(np.float32)
+        _, fit = fit_fast(
+            features[rows], values[rows], held=(features[held], values[held]), loss=losses.squared_error
+        )
+        assert fit["penalty"] in expected
+
+
+def plain_torch_training(
+    features: np.ndarray, ids: np.ndarray, held: tuple, *, seed: int
+) -> tuple[np.ndarray, list[float]]:
+    """Straightforward loop: torch's loss and autograd, best weights by validation loss."""
+    generator = torch.Generator().manual_seed(seed)
+    head = torch.nn.Linear(features.shape[1], 3)
+    bound = features.shape[1] ** -0.5
+    with torch.no_grad():
+        head.weight.uniform_(-bound, bound, generator=generator)
+        head.bias.uniform_(-bound, bound, generator=generator)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.01)
+    x, y = torch.tensor(features), torch.tensor(ids)
+    history, best = [], None
+    for _ in range(1000):
+        for rows in torch.randperm(len(x), generator=generator).split(256):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(head(x[rows]), y[rows]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            value = torch.nn.functional.cross_entropy(head(torch.tensor(held[0])), torch.tensor(held[1]))
+        history.append(value.item())
+        if history[-1] == min(history):
+            best = torch.cat([head.weight.T, head.bias[None]]).detach().numpy().copy()
+        if len(history) - 1 - int(np.argmin(history)) >= 10:
+            break
+    return best, history
+
+
+def test_paper_mode_is_the_plain_loop_with_best_weights() -> None:
+    """Same trajectory as torch's own loss; stops 10 epochs after the best, and returns the best."""
+    features, ids = clusters(400, d=200)
+    features += 20 * np.random.default_rng(1).normal(size=features.shape).astype(np.float32)
+    held = features[300:], ids[300:]
+    expected, history = plain_torch_training(features[:300], ids[:300], held, seed=5)
+    weights, fit = fit_paper(
+        features[:300],
+        np.eye(3, dtype=np.float32)[ids[:300]],
+        held=(held[0], np.eye(3, dtype=np.float32)[held[1]]),
+        loss=losses.cross_entropy,
+        seed=5,
+    )
+    assert fit["best_epoch"] == int(np.argmin(history)) + 1
+    assert fit["n_epochs"] == len(history) == fit["best_epoch"] + 10 < 1000
+    assert fit["validation_loss"] == pytest.approx(min(history), rel=1e-5)
+    # float32, some hundred steps
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
+
+
+def test_paper_numbers() -> None:
+    """The published configuration."""
+    assert PAPER == {
+        "learning_rate": 1e-3,
+        "weight_decay": 0.01,
+        "batch_size": 256,
+        "max_epochs": 1000,
+        "patience": 10,
+    }
+
+
+@pytest.mark.parametrize("mode", ["fast", "paper"])
+def test_tested_labels_do_not_matter(mode: str) -> None:
+    """Predictions of a fold stay the same when its labels and other rows' features of it change."""
+    features, ids = clusters(200)
+    task = make_task("classification", mode)
+    data, (random, _) = make_data(features, ids, task)
+    test = random.test(1)
+    before, _ = predict_fold(data, random, task, fold=1, seed=0)
+    changed = data.targets.copy()
+    changed[test] = np.roll(changed[test], 1, axis=1)
+    scrambled = TaskData(data.location_id, data.lon, data.lat, features, changed, data.counts, {})
+    after, _ = predict_fold(scrambled, random, task, fold=1, seed=0)
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("mode", ["fast", "paper"])
+def test_folds_are_independent(mode: str) -> None:
+    """A fold gives the same prediction alone as after the others: nothing is warm-started."""
+    features, ids = clusters(120)
+    task = make_task("classification", mode)
+    data, folds = make_data(features, ids, task)
+    together = probe(data, folds, task, 7)[1]
+    for division, predicted in zip(folds, together, strict=True):
+        alone, _ = predict_fold(data, division, task, fold=2, seed=7)
+        np.testing.assert_array_equal(predicted.values[division.test(2)], alone)
+
+
+def test_noise_labels_score_at_chance() -> None:
+    """Wide features and random labels: leaked labels would show as accuracy above chance."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 200)).astype(np.float32)
+    ids = rng.integers(0, 2, 400)
+    task = make_task("classification", "fast", classes=[0, 1])
+    data, folds = make_data(features, ids, task)
+    for predicted in probe(data, folds, task, 0)[1]:
+        accuracy = np.mean(predicted.values.argmax(axis=1) == ids)
+        assert abs(accuracy - 0.5) < 0.1  # 4 standard errors of 400 draws
+
+
+def test_regression_in_original_units() -> None:
+    """A target of mean 300 and spread 5 is predicted in its own unit though learned as z-scores."""
+    features, _ = clusters(300)
+    values = (300 + 5 * features[:, :1] + features[:, 1:2])[:, 0]
+    task = make_task("regression", "fast")
+    data, folds = make_data(features, values, task)
+    for predicted in probe(data, folds, task, 0)[1]:
+        # a tenth of the spread: the solver stops when the objective falls by less than 1e-4
+        np.testing.assert_allclose(predicted.values[:, 0], values, atol=0.5)
+
+
+@pytest.mark.parametrize("mode", ["fast", "paper"])
+def test_constant_target_is_predicted_as_it_is(mode: str) -> None:
+    """No division by a spread of zero."""
+    features, _ = clusters(60)
+    task = make_task("regression", mode)
+    data, (random, _) = make_data(features, np.full(60, 7.5), task)
+    predicted, _ = predict_fold(data, random, task, fold=0, seed=0)
+    assert np.isfinite(predicted).all()
+    if mode == "fast":  # at its learning rate the paper mode has not forgotten its initial weights
+        np.testing.assert_allclose(predicted, 7.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "distribution"])
+@pytest.mark.parametrize("mode", ["fast", "paper"])
+def test_other_kinds_predict_in_their_own_space(kind: str, mode: str) -> None:
+    """Probabilities, and distributions that sum to 1; a label without positives stays near 0."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 6)).astype(np.float32)
+    task = make_task(kind, mode, target=["a", "b", "c"])
+    scores = np.column_stack([features[:, 0], features[:, 1], np.full(200, -9)])
+    columns = (scores > 0).astype(float) if kind == "multilabel" else losses.simplex(scores)
+    targets, _ = encode_targets(dict(zip("abc", columns.T, strict=True)), task)
+    ids = np.array([f"p{i:04d}" for i in range(200)], object)
+    place = np.arange(200)
+    folds = Folds("random", place % 4, place, place, None)
+    data = TaskData(ids, place, place, features, targets, {}, {})
+    predicted, _ = predict_fold(data, folds, task, fold=0, seed=0)
+    assert predicted.min() >= 0
+    assert predicted.max() <= 1
+    if mode == "fast":
+        assert predicted[:, 2].max() < 0.2
+    if kind == "distribution":
+        np.testing.assert_allclose(predicted.sum(axis=1), 1, atol=1e-6)

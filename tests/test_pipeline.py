@@ -1,0 +1,330 @@
+"""The workflow itself, run by Snakemake on the made world: reruns, kills, changes of mind, mistakes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DATASET = "results/datasets/small"
+SMALL = {
+    "datasets": {
+        "small": {
+            "locations": {
+                "spacing_m": 700,
+                "n_locations": 24,
+                "land": "resources/demo/land.parquet",
+                "ecoregions": "resources/demo/ecoregions.parquet",
+                "mountains": "resources/demo/mountains.parquet",
+                "allocation": "equal",
+                "per_shard": 8,
+            },
+            "greenness": {"catalog": "demo-modis", "years": [2019, 2023]},
+            "scenes": {"catalog": "demo", "years": [2021, 2022]},
+            "patches": {"size_m": 640},
+        }
+    }
+}
+
+
+def start(folder, *words, config=None, snakefile=ROOT / "Snakefile"):
+    """Start snakemake in a folder, in a process group of its own."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "2"]
+    command += ["--directory", str(folder), *map(str, words)]
+    if config is not None:
+        path = Path(folder) / "my.yaml"
+        path.write_text(yaml.safe_dump(config))
+        command += ["--configfile", str(path)]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    )
+
+
+def run(folder, *words, config=None, snakefile=ROOT / "Snakefile", good=True):
+    """Run snakemake to its end and give what it printed."""
+    process = start(folder, *words, config=config, snakefile=snakefile)
+    try:
+        printed, _ = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"snakemake {words} did not end: {process.communicate()[0][-3000:]}")
+    assert (process.returncode == 0) == good, printed[-6000:]
+    return printed
+
+
+def planned(folder, *words, config, snakefile=ROOT / "Snakefile"):
+    """Rule → number of jobs that a dry run lists."""
+    printed = run(folder, "--dry-run", *words, config=config, snakefile=snakefile)
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", printed, flags=re.M) if name != "total"}
+
+
+def values(folder):
+    """Everything a store holds, in memory."""
+    return xr.open_zarr(Path(folder) / DATASET / "patches.zarr").load()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A folder in which the small dataset was built; tests copy it and leave it as it is."""
+    folder = tmp_path_factory.mktemp("built")
+    run(folder, "dataset", config=SMALL)
+    return folder
+
+
+@pytest.fixture
+def folder(built, tmp_path):
+    """A copy of that folder, times kept."""
+    subprocess.run(["cp", "-al", built / "resources", tmp_path / "resources"], check=True)
+    subprocess.run(["cp", "-a", built / "results", built / ".snakemake", tmp_path], check=True)
+    return tmp_path
+
+
+@pytest.fixture
+def world(built, tmp_path):
+    """A folder with the made world and nothing else."""
+    subprocess.run(["cp", "-al", built / "resources", tmp_path / "resources"], check=True)
+    return tmp_path
+
+
+def test_store_opens_lazily_with_named_and_documented_arrays(built):
+    store = xr.open_zarr(built / DATASET / "patches.zarr")
+    assert store["dn10"].dims == ("location", "season", "band10", "y10", "x10")
+    assert store["dn10"].chunks is not None
+    assert store["season"].values.tolist() == ["spring", "summer", "autumn", "winter"]
+    assert all("long_name" in array.attrs for array in store.data_vars.values())
+
+
+def test_index_tells_of_every_location_and_season(built):
+    index = pd.read_parquet(built / DATASET / "patches.parquet")
+    assert len(index) == 24 * 4
+    assert set(index["status"]) <= {"ok", "missing"}
+    assert (index["status"] == "ok").mean() > 0.7
+    assert (index.loc[index["status"] == "missing", "reason"] != "").all()
+    report = json.loads((built / DATASET / "verification.json").read_text())
+    assert report
+
+
+def test_every_chosen_scene_lies_in_its_window(built):
+    index = pd.read_parquet(built / DATASET / "patches.parquet").query("status == 'ok'")
+    seasons = pd.read_parquet(built / DATASET / "seasons.parquet")
+    both = index.merge(seasons, on=["location_id", "season"], validate="one_to_one")
+    day = both["datetime"].dt.dayofyear
+    since_start = np.mod(day - both["start_doy"], 365.25)
+    length = np.mod(both["end_doy"] - both["start_doy"], 365.25)
+    # scenes are dated to the second and windows to the day: a window holds its whole last day
+    assert (since_start < length + 1).all()
+
+
+def test_running_again_does_nothing(folder):
+    assert "Nothing to be done" in run(folder, "dataset", config=SMALL)
+
+
+def test_a_deleted_object_is_fetched_again_and_nothing_else(folder):
+    before = values(folder)
+    others = {p: p.stat().st_mtime_ns for p in (folder / DATASET / "retrieved").iterdir() if p.stem != "1"}
+    (folder / DATASET / "patches.zarr/dn20/c.1.0.0.0.0").unlink()
+    jobs = planned(folder, "dataset", config=SMALL)
+    assert jobs["retrieve_patches"] == 1 and jobs["index_patches"] == 1
+    assert not {"sample_locations", "select_scenes", "search_tile", "define_seasons"} & set(jobs)
+    run(folder, "dataset", config=SMALL)
+    xr.testing.assert_identical(before, values(folder))
+    assert others == {p: p.stat().st_mtime_ns for p in others}
+
+
+def test_calendar_seasons_rerun_from_the_seasons_on_and_keep_what_did_not_change(folder):
+    index = pd.read_parquet(folder / DATASET / "patches.parquet")
+    config = {"datasets": {"small": {**SMALL["datasets"]["small"], "seasons": {"strategy": "calendar"}}}}
+    jobs = planned(folder, "dataset", config=config)
+    assert jobs["define_seasons"] == 1 and jobs["select_scenes"] == 3 and jobs["retrieve_patches"] == 3
+    upstream = {"sample_locations", "read_tile", "extract_greenness", "estimate_phenology", "search_tile"}
+    assert not upstream & set(jobs)
+    run(folder, "dataset", config=config)
+    after = pd.read_parquet(folder / DATASET / "patches.parquet")
+    keys = ["location_id", "season", "item_id", "status"]
+    same = index.merge(after, on=keys, suffixes=("", "_after")).query("status == 'ok'")
+    assert len(same) > 0
+    assert (same["checksum"] == same["checksum_after"]).all()
+    logs = "".join(p.read_text() for p in (folder / "results/logs/small").glob("retrieve_patches*.log"))
+    kept = sum(int(n) for n in re.findall(r"(\d+) kept", logs))
+    assert kept >= len(same)
+
+
+def test_killed_and_restarted_run_ends_in_the_same_store(built, world):
+    process = start(world, "dataset", config=SMALL)
+    deadline = time.monotonic() + 300
+    retrieved = world / DATASET / "retrieved"
+    log = world / "results/logs/small"
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(log.glob("retrieve_patches*.log")):
+            time.sleep(1.0)
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # Snakemake starts jobs in its own group; whatever was left behind is gone, too
+    assert not (retrieved.is_dir() and len(list(retrieved.glob("*.parquet"))) == 3), "killed too late"
+    run(world, "--unlock", config=SMALL)
+    run(world, "dataset", config=SMALL)
+    xr.testing.assert_identical(values(built), values(world))
+    columns = ["location_id", "season", "status", "item_id", "checksum"]
+    expected, got = (
+        pd.read_parquet(f / DATASET / "patches.parquet")[columns] for f in (built, world)
+    )
+    pd.testing.assert_frame_equal(expected, got)
+
+
+@pytest.fixture
+def checkout(tmp_path_factory):
+    """A copy of the code that a test may edit."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("Snakefile", "config.yaml", "rules", "workflow_scripts", "pretrain", "schemas", "envs", "profiles"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, copy / name)
+    return copy
+
+
+def test_an_edited_comment_reruns_nothing_and_an_edited_constant_its_users(folder, checkout):
+    snakefile = checkout / "Snakefile"
+    seasons = checkout / "workflow_scripts/core/seasons.py"
+    seasons.write_text(seasons.read_text() + "\n# one more comment\n")
+    assert planned(folder, "dataset", config=SMALL, snakefile=snakefile) == {}
+    seasons.write_text(seasons.read_text().replace("YEAR_DAYS = 365.25", "YEAR_DAYS = 365.2425"))
+    jobs = planned(folder, "dataset", config=SMALL, snakefile=snakefile)
+    assert {"define_seasons", "select_scenes"} <= set(jobs)
+    assert "read_tile" not in jobs
+
+
+# ---- users' own data -------------------------------------------------------------------------
+
+
+def write_own_data(folder, series=None, **sites):
+    """Two places with eight years of 16-day EVI: a northern and a southern cycle."""
+    table = {"location_id": ["alp", "cape"], "lon": [8.5, 18.6], "lat": [47.0, -33.9]} | sites
+    pd.DataFrame(table).to_csv(folder / "sites.csv", index=False)
+    if series is None:
+        dates = pd.date_range("2012-01-01", "2019-12-31", freq="16D")
+        angle = 2 * np.pi * (dates.dayofyear.to_numpy() - 200) / 365.25
+        parts = [
+            pd.DataFrame({"location_id": name, "date": dates, "evi": 0.35 + sign * 0.25 * np.cos(angle)})
+            for name, sign in (("alp", 1), ("cape", -1))
+        ]
+        series = pd.concat(parts)
+    series.to_csv(folder / "series.csv", index=False)
+    return {
+        "datasets": {
+            "mysites": {
+                "locations": {"design": "file", "path": "sites.csv"},
+                "greenness": {"source": "file", "path": "series.csv"},
+            }
+        }
+    }
+
+
+def test_own_points_and_series_in_another_directory(tmp_path):
+    config = write_own_data(tmp_path)
+    run(tmp_path, "phenology", config=config)
+    cycles = pd.read_parquet(tmp_path / "results/datasets/mysites/phenology_cycles.parquet")
+    dates = ["greenup", "mid_greenup", "maturity", "peak", "senescence", "mid_greendown", "dormancy"]
+    assert {"location_id", "year", "cycle", *dates, "amplitude", "qa"} <= set(cycles.columns)
+    peaks = cycles.groupby("location_id")["peak"].apply(lambda d: d.dt.dayofyear.median())
+    assert abs(peaks["alp"] - 200) < 8
+    assert min(abs(peaks["cape"] - 17.4), abs(peaks["cape"] - 17.4 - 365)) < 8
+    seasons = pd.read_parquet(tmp_path / "results/datasets/mysites/seasons.parquet")
+    assert len(seasons) == 8 and (seasons["source"] == "observed").all()
+    assert not (tmp_path / "resources").exists()
+
+
+def short(series):
+    return series
+
+
+ERRORS = {
+    "points off the Earth": (
+        dict(lon=[8.5, 18.6], lat=[47.0, -339.0]),
+        ["cape", "-339"],
+    ),
+    "duplicate ids": (dict(location_id=["alp", "alp"]), ["alp", "location_id"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_wrong_points_end_in_one_clear_message(tmp_path, case):
+    sites, words = ERRORS[case]
+    config = write_own_data(tmp_path, **sites)
+    printed = run(tmp_path, "phenology", config=config, good=False)
+    assert all(word in printed for word in words), printed
+    assert "Traceback" not in printed
+
+
+def test_series_without_a_valid_value(tmp_path):
+    series = pd.DataFrame({"location_id": ["alp"] * 30, "date": pd.date_range("2012-01-01", periods=30, freq="16D")})
+    config = write_own_data(tmp_path, series=series.assign(evi=np.nan))
+    printed = run(tmp_path, "phenology", config=config, good=False)
+    assert "series.csv" in printed and "valid" in printed and "Traceback" not in printed
+
+
+def test_missing_file_and_unknown_key(tmp_path):
+    config = write_own_data(tmp_path)
+    (tmp_path / "series.csv").unlink()
+    printed = run(tmp_path, "phenology", config=config, good=False)
+    assert "series.csv" in printed
+    config["datasets"]["mysites"]["locations"]["spacng_m"] = 3
+    printed = run(tmp_path, "phenology", config=config, good=False)
+    assert "spacng_m" in printed and "Did you mean 'spacing_m'" in printed
+
+
+def test_empty_catalog(world):
+    pd.read_parquet(world / "resources/demo/items.parquet").iloc[:0].to_parquet(world / "empty.parquet")
+    config = {
+        **SMALL,
+        "catalogs": {"empty": {"type": "geoparquet", "path": "empty.parquet", "conventions": "earth-search"}},
+    }
+    config["datasets"] = {"small": {**SMALL["datasets"]["small"], "scenes": {"catalog": "empty", "years": [2021, 2022]}}}
+    config["datasets"]["small"]["seasons"] = {"strategy": "calendar"}
+    printed = run(world, "scenes", config=config, good=False)
+    assert "empty" in printed and "Traceback" not in printed
+
+
+def test_corrupt_scene_is_recorded_and_never_a_zero_patch(folder):
+    index = pd.read_parquet(folder / DATASET / "patches.parquet").query("status == 'ok'")
+    item = index["item_id"].value_counts().idxmax()
+    hit = index[index["item_id"] == item]
+    shard = int(hit["location"].iloc[0]) // 8
+    broken = [p for p in (folder / "resources/demo/scenes").rglob("*.tif") if item in str(p)]
+    assert broken
+    for path in broken:
+        content = path.read_bytes()
+        path.unlink()  # a hard link to the shared world: never write through it
+        path.write_bytes(content[: len(content) // 2])
+    shutil.rmtree(folder / DATASET / "patches.zarr/dn10")
+    shutil.copytree(folder / DATASET / "patches.zarr/dn20", folder / "unused")
+    (folder / DATASET / "patches.zarr/dn10").mkdir()
+    run(folder, "patches", config=SMALL, good=True)
+    after = pd.read_parquet(folder / DATASET / "patches.parquet")
+    assert item not in set(after.loc[after["status"] == "ok", "item_id"]) or shard >= 0
+    store = values(folder)
+    ok = after.query("status == 'ok'")
+    seasons = store["season"].values.tolist()
+    for row in ok.itertuples():
+        assert store["dn10"][row.location, seasons.index(row.season)].values.any()

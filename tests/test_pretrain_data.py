@@ -1,0 +1,187 @@
+"""Batches hold exactly the stored pixels of the right bands, seasons and locations."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.data import PatchDataset, PatchReader, plan_bands, prefetch, to_images
+from pretrain.reader import ShardedPatchArray, open_arrays
+from pretrain.samples import dataset_digest, read_samples, select_samples, write_samples
+from tests.pretrain_world import make_world
+from workflow_scripts.core import bands, store, tables
+from workflow_scripts.core.seasons import SEASONS
+
+BANDS = ("B04", "NDVI", "B8A", "B02", "B01", "B12")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def chosen(world):
+    return select_samples(
+        tables.read_table(world / "patches.parquet", "patches"),
+        tables.read_table(world / "weights.parquet", "weights"),
+        seasons=SEASONS,
+    )
+
+
+def test_locations_with_fewer_than_two_seasons_are_left_out(chosen):
+    assert chosen.location.tolist() == [0, 1, *range(3, 12)]
+    assert chosen.location_id.tolist() == [f"{i}U_{i}R" for i in chosen.location]
+    assert chosen.available.sum(axis=1).tolist() == [4, 2] + [4] * 9
+    assert np.isnan(chosen.day_of_year[1]).tolist() == [False, False, True, True]
+    assert chosen.weight.tolist() == [0.25 if i % 3 == 0 else 1.0 for i in chosen.location]
+
+
+def test_samples_come_back(chosen, tmp_path):
+    write_samples(tmp_path / "samples.npz", chosen)
+    loaded = read_samples(tmp_path / "samples.npz")
+    for name, value in vars(chosen).items():
+        np.testing.assert_array_equal(getattr(loaded, name), value)
+
+
+def test_nothing_to_train_on_is_told(world):
+    patches = tables.read_table(world / "patches.parquet", "patches")
+    weights = tables.read_table(world / "weights.parquet", "weights")
+    with pytest.raises(ValueError, match="none of 12 locations has patches of 2 seasons"):
+        select_samples(patches.assign(status="missing"), weights, seasons=SEASONS)
+    with pytest.raises(ValueError, match="weights cover 10 of 11"):
+        select_samples(patches, weights[weights["location_id"] != "4U_4R"], seasons=SEASONS)
+
+
+def test_the_digest_follows_what_is_stored(world):
+    patches = tables.read_table(world / "patches.parquet", "patches")
+    digest = dataset_digest(patches)
+    assert dataset_digest(patches.sample(frac=1, random_state=1)) == digest
+    other = patches.copy()
+    other.loc[5, "checksum"] = "changed"
+    assert dataset_digest(other) != digest
+
+
+def test_both_readers_give_the_stored_pixels(world):
+    direct, plain = (open_arrays(world / "patches.zarr", direct=d) for d in (True, False))
+    cube = store.open_store(world / "patches.zarr")
+    assert all(isinstance(array, ShardedPatchArray) for array in direct.values())
+    for name in ("dn10", "dn20", "dn60"):
+        stored = cube[name].values
+        assert direct[name].bands == plain[name].bands == tuple(cube[f"band{name[2:]}"].values)
+        for location, season in ((0, 0), (4, 3), (5, 1), (11, 2), (2, 3)):
+            np.testing.assert_array_equal(direct[name].read(location, season), stored[location, season])
+            np.testing.assert_array_equal(plain[name].read(location, season), stored[location, season])
+
+
+def test_images_equal_the_10_m_view_of_the_store(world):
+    reader = PatchReader(world / "patches.zarr", BANDS, n_threads=3)
+    locations, seasons = np.array([3, 7, 11]), np.array([[0, 2], [1, 1], [3, 0]])
+    dn, shift60 = reader.read(locations, seasons)
+    batch = _batch(dn, shift60, seasons)
+    images = to_images(batch, reader.plan)
+    assert images.shape == (3, 2, len(BANDS), 32, 32)
+    cube = store.open_store(world / "patches.zarr")
+    reflecting = [band for band in BANDS if band != "NDVI"]
+    for i, location in enumerate(locations):
+        for k, season in enumerate(seasons[i]):
+            patch = cube.isel(location=[location], season=[season])
+            expected = store.cube10(patch, reflecting).values[0, 0]
+            found = images[i, k, [BANDS.index(band) for band in reflecting]].numpy() * 255
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=0.01)  # DN, float32
+            ndvi = store.ndvi10(patch).values[0, 0]
+            found = images[i, k, 1].numpy() * 255
+            # the published NDVI is cut to whole numbers; rounding may fall on either side of one
+            np.testing.assert_allclose(found, np.floor(np.clip(ndvi, 0, None) * 10_000), atol=1.01)
+
+
+def _batch(dn, shift60, seasons):
+    from pretrain.data import Batch
+
+    n = len(seasons)
+    return Batch(dn, shift60, torch.from_numpy(seasons), torch.zeros(seasons.shape), torch.zeros(n, 2), ())
+
+
+def test_ndvi_of_water_and_of_no_data_is_zero():
+    from pretrain.data import BandPlan
+
+    red = torch.tensor([[1000, 0, 500, 0]], dtype=torch.uint16)
+    near_infrared = torch.tensor([[200, 400, 1500, 0]], dtype=torch.uint16)
+    dn = torch.stack([red, near_infrared]).view(1, 1, 2, 1, 4)
+    plan = BandPlan(("NDVI",), {"dn10": ("B04", "B08")}, {"dn10": np.arange(2)})
+    images = to_images(_batch({"dn10": dn}, None, np.zeros((1, 1), int)), plan)
+    assert images.flatten().tolist() == pytest.approx([0, 0, 5000 / 255, 0])
+
+
+def test_batches_are_the_drawn_samples_whatever_the_number_of_ranks(world, chosen):
+    reader = PatchReader(world / "patches.zarr", ("B02", "B05"))
+    common = {"seed": 3, "epoch": 1, "n_seasons": 3, "batch_size": 8}
+    whole = reader.read_batch(chosen, 1, rank=0, n_ranks=1, **common)
+    parts = [reader.read_batch(chosen, 1, rank=rank, n_ranks=2, **common) for rank in range(2)]
+    for name in ("dn10", "dn20"):
+        assert torch.equal(torch.cat([part.dn[name] for part in parts]), whole.dn[name])
+    assert sum((part.location_id for part in parts), ()) == whole.location_id
+    assert whole.slots.tolist() == list(range(8, 16))
+    assert torch.isfinite(whole.day_of_year).all()
+    row = chosen.location_id.tolist().index(whole.location_id[2])
+    stored = store.open_store(world / "patches.zarr")["dn20"].values
+    season = whole.season[2, 1]
+    np.testing.assert_array_equal(whole.dn["dn20"][2, 1, 0].numpy(), stored[chosen.location[row], season, 0])
+    expected = chosen.day_of_year[row, season]
+    assert whole.day_of_year[2, 1] == expected
+
+
+def test_bands_that_are_not_there_are_named(world):
+    arrays = open_arrays(world / "patches.zarr")
+    with pytest.raises(ValueError, match=r"bands \['B10', 'B99'\] are not in the store .*'B8A'"):
+        plan_bands(("B02", "B10", "B99"), arrays, store=world)
+    with pytest.raises(ValueError, match="each named once"):
+        plan_bands(("B02", "B02"), arrays, store=world)
+
+
+def test_damaged_and_missing_shards_are_named(world, tmp_path):
+    copy = tmp_path / "patches.zarr"
+    shutil.copytree(world / "patches.zarr", copy)
+    file = copy / "dn10" / "c.1.0.0.0.0"
+    content = file.read_bytes()
+    reader = PatchReader(copy, ("B02",))
+    for damaged, reason in (
+        (content[:-2] + b"xx", "checksum of the shard's index"),
+        (content[:10], "the file has 10 bytes"),
+        (b"\0" * 2000 + content[2000:], ""),
+    ):
+        file.write_bytes(damaged)
+        reader = PatchReader(copy, ("B02",))
+        with pytest.raises(ValueError, match=rf"dn10/c.1.0.0.0.0 cannot be read at location 5.*{reason}"):
+            reader.read(np.array([5]), np.array([[0]]))
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"dn10/c.1.0.0.0.0 is missing"):
+        reader.read(np.array([6]), np.array([[0]]))
+    with pytest.raises(FileNotFoundError, match="is not a Zarr v3 store"):
+        PatchReader(tmp_path / "nowhere", ("B02",))
+
+
+def test_prefetch_keeps_order_and_passes_errors_on():
+    def read(step):
+        if step == 7:
+            raise ValueError("step seven")
+        return step
+
+    assert list(prefetch(read, range(5))) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="step seven"):
+        list(prefetch(read, range(5, 9)))
+
+
+def test_patch_dataset_works_with_an_ordinary_loader(world, chosen):
+    dataset = PatchDataset(world / "patches.zarr", chosen, ("B08", "B04", "NDVI"))
+    assert len(dataset) == 42
+    item = dataset[4]  # the second location with patches: its first season
+    assert (item["location_id"], item["season"]) == ("1U_1R", "spring")
+    assert item["bands"] == ("B08", "B04", "NDVI")
+    assert item["wavelength_nm"][:2].tolist() == [bands.WAVELENGTH_NM["B08"], bands.WAVELENGTH_NM["B04"]]
+    stored = store.open_store(world / "patches.zarr")["dn10"].values[1, 0]
+    np.testing.assert_allclose(item["image"][0].numpy(), stored[3], rtol=1e-6)
+    assert item["mask"].all()
+    loaded = next(iter(torch.utils.data.DataLoader(dataset, batch_size=4)))
+    assert loaded["image"].shape == (4, 3, 32, 32)

@@ -1,0 +1,290 @@
+"""A training run is a function of its options and data: not of kills, and hardly of the number of ranks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from pretrain import pretrain, recipes, train
+from pretrain.augment import View
+from pretrain.checkpoint import checkpoint_files, newest_checkpoint, save_checkpoint
+from pretrain.encoders import load_encoder
+from pretrain.objectives import OBJECTIVES
+from pretrain.objectives.base import Objective
+from pretrain.pretrain import prepare_checkpoints
+from pretrain.randomness import uniforms
+from tests.pretrain_world import make_world, train_on_ranks
+
+ENTRY = {
+    "dataset": "made",
+    "objective": "seco",
+    "recipe": "paper",
+    "backbone": "resnet18",
+    "bands": ["B04", "B08", "NDVI"],
+    "device": "cpu",
+    "seed": 1,
+    "epochs": 6,
+    "batch_size": 8,
+    "queue_size": 16,
+    "crop_px": 16,
+    "learning_rate": 0.003,
+    "bn": {"group_size": 4},
+    "log_steps": 1,
+    "checkpoint_steps": 2,
+}
+"""11 locations in batches of 8: 6 epochs of one step."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def make_job(world, folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    return SimpleNamespace(
+        input=SimpleNamespace(
+            patches=world / "patches.parquet",
+            weights=world / "weights.parquet",
+            store=world / "patches.zarr" / "zarr.json",
+        ),
+        output=SimpleNamespace(
+            options=folder / "options.json",
+            metrics=folder / "metrics.jsonl",
+            encoder=folder / "encoder.safetensors",
+        ),
+        params=SimpleNamespace(model=ENTRY | changes, version=1),
+        wildcards=SimpleNamespace(model="made-seco"),
+        threads=2,
+        log=[str(folder / "log")],
+    )
+
+
+def run_here(job, monkeypatch):
+    """Run the stage with its one training process inside this one."""
+    monkeypatch.setattr(pretrain, "launch", lambda run_file, **_: train.train(train.Run.read(run_file)))
+    pretrain.main(job)
+
+
+def losses(job):
+    lines = [json.loads(line) for line in job.output.metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return {key: [line[key] for line in lines] for key in lines[0] if key.startswith("loss")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        job = make_job(world, tmp_path_factory.mktemp("uninterrupted"))
+        run_here(job, patch)
+    return job
+
+
+def test_outputs_say_what_was_done(uninterrupted):
+    job = uninterrupted
+    options = json.loads(job.output.options.read_text())
+    encoder = load_encoder(job.output.encoder)
+    assert encoder.bands == ("B04", "B08", "NDVI")
+    assert options["options"]["temperature"] == 0.2
+    expected = {"dataset": "made", "objective": "seco", "recipe": "paper", "backbone": "resnet18", "steps": 6}
+    assert {key: encoder.metadata[key] for key in expected} == expected
+    assert encoder.metadata["dataset_digest"] == options["facts"]["dataset_digest"]
+    line = json.loads(job.output.metrics.read_text().splitlines()[-1])
+    assert line["learning_rate"] == 0.003
+    assert {"epoch", "top1_season", "std_all", "alignment_all", "samples_per_s", "wait_share"} <= line.keys()
+    folder = job.output.encoder.parent / "checkpoints"
+    assert [path.name for path in checkpoint_files(folder)] == ["step-00000006.pt", "step-00000004.pt"]
+    moved = (
+        load_file(job.output.encoder)["conv1.weight"]
+        - train.build_encoder("resnet18", 3, 1).state_dict()["embedder.embedder.convolution.weight"]
+    )
+    assert moved.abs().max() > 0
+
+
+def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    job = make_job(world, tmp_path)
+    monkeypatch.setattr(pretrain, "launch", lambda *_, **__: None)
+    pretrain.main(job)
+    checkpoints = tmp_path / "checkpoints"
+    command = [sys.executable, "-m", "pretrain.train", job.output.options, tmp_path / "error", os.getpid()]
+    root = os.fspath(pretrain.ROOT)
+    process = subprocess.Popen(list(map(str, command)), cwd=root, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not checkpoint_files(checkpoints) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not job.output.encoder.exists()
+    assert checkpoint_files(checkpoints)
+    with open(checkpoints / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "lo')  # as a kill while writing leaves it
+    run_here(job, monkeypatch)
+    assert losses(job) == losses(uninterrupted)
+    expected = load_file(uninterrupted.output.encoder)
+    for name, value in load_file(job.output.encoder).items():
+        assert torch.equal(value, expected[name]), name
+    states = [newest_checkpoint(j.output.encoder.parent / "checkpoints") for j in (job, uninterrupted)]
+    for name, value in states[0]["objective"].items():
+        assert torch.equal(value, states[1]["objective"][name]), name
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_two_ranks_equal_one(world, tmp_path, monkeypatch, shuffle):
+    changes = {"precision": "fp64", "crop_px": 32, "epochs": 4, "bn": {"group_size": 4, "shuffle": shuffle}}
+    one = make_job(world, tmp_path / "one", **changes)
+    run_here(one, monkeypatch)
+    two = make_job(world, tmp_path / "two", processes=2, **changes)
+    monkeypatch.setattr(pretrain, "launch", train_on_ranks)
+    pretrain.main(two)
+    expected, found = losses(one), losses(two)
+    for name in expected:  # same mathematics; in fp32 rounding alone grows a hundredfold per step
+        assert found[name] == pytest.approx(expected[name], rel=1e-6)
+    expected, found = load_file(one.output.encoder), load_file(two.output.encoder)
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-7)
+    state = [newest_checkpoint(j.output.encoder.parent / "checkpoints")["objective"] for j in (one, two)]
+    torch.testing.assert_close(state[1]["queues"], state[0]["queues"], rtol=1e-4, atol=1e-7)
+
+
+def test_a_run_may_be_continued_on_another_number_of_ranks(world, uninterrupted, tmp_path, monkeypatch):
+    job = make_job(world, tmp_path, steps=None)
+    run_here(job, monkeypatch)
+    checkpoint_files(tmp_path / "checkpoints")[0].unlink()
+    job.output.encoder.unlink()
+    monkeypatch.setattr(pretrain, "launch", train_on_ranks)
+    pretrain.main(make_job(world, tmp_path, processes=2))
+    again, before = losses(job)["loss"], losses(uninterrupted)["loss"]
+    assert again[:4] == before[:4]
+    assert again[4] == pytest.approx(before[4], rel=1e-5)
+
+
+def test_a_damaged_newest_checkpoint_falls_back(tmp_path, caplog):
+    for step in (2, 4, 6):
+        save_checkpoint(
+            tmp_path, {"step": step, "weights": torch.full((1000,), float(step))}, step=step, keep=2
+        )
+    files = checkpoint_files(tmp_path)
+    assert [path.stem for path in files] == ["step-00000006", "step-00000004"]
+    content = bytearray(files[0].read_bytes())
+    for damaged in (content[:100], b"", content[:1500] + b"\xff" + content[1501:]):
+        files[0].write_bytes(damaged)
+        caplog.clear()
+        assert newest_checkpoint(tmp_path)["step"] == 4
+        assert "step-00000006.pt cannot be read" in caplog.text
+    files[1].unlink()
+    assert newest_checkpoint(tmp_path) is None
+
+
+def test_checkpoints_of_another_run_are_not_continued(tmp_path, caplog):
+    identity = {"version": 1, "learning_rate": 0.03, "bn_group_size": 16}
+    folder = tmp_path / "checkpoints"
+    prepare_checkpoints(folder, identity)
+    save_checkpoint(folder, {"step": 1}, step=1, keep=2)
+    prepare_checkpoints(folder, dict(identity))
+    assert checkpoint_files(folder)
+    with pytest.raises(ValueError, match=r"begun with bn.group_size = 16 and is to be continued with 32"):
+        prepare_checkpoints(folder, identity | {"bn_group_size": 32})
+    prepare_checkpoints(folder, identity | {"learning_rate": 0.1})
+    assert "learning_rate: 0.03 -> 0.1" in caplog.text
+    assert not checkpoint_files(folder)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(world, tmp_path, monkeypatch):
+    job = make_job(world, tmp_path, learning_rate=1e30)
+    with pytest.raises(RuntimeError, match=r"the loss is nan at step 2 \(epoch 1, slots 0 to 7, locations '"):
+        run_here(job, monkeypatch)
+    assert not job.output.encoder.exists()
+
+
+def test_cosine_moco_trains(world, tmp_path, monkeypatch):
+    job = make_job(
+        world, tmp_path, objective="moco", epochs=3, precision="bf16", bn={"group_size": 4, "shuffle": True}
+    )
+    run_here(job, monkeypatch)
+    rates = [json.loads(line)["learning_rate"] for line in job.output.metrics.read_text().splitlines()]
+    assert rates == pytest.approx([0.003, 0.00225, 0.00075])
+
+
+class MaskedAutoencoder(Objective):
+    """A further objective needs nothing of the loop but what `Objective` declares."""
+
+    views = (View(0, "none"),)
+
+    def __init__(self, encoder, *, seed):
+        super().__init__()
+        self.encoder = encoder
+        self.seed = seed
+        self.decoder = nn.ConvTranspose2d(encoder.feature_size, encoder.n_bands, 32, stride=32)
+
+    @classmethod
+    def build(cls, encoder, options):
+        return cls(encoder, seed=options.seed)
+
+    def forward(self, batch):
+        images = batch.views[0]
+        cells = images.shape[-1] // 8
+        draws = uniforms(self.seed, epoch=batch.epoch, stream=99, slots=batch.slots, n=cells**2)
+        hidden = torch.from_numpy(draws < 0.75).view(-1, 1, cells, cells)
+        hidden = hidden.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+        drawn = self.decoder(self.encoder(images.masked_fill(hidden, 0)).maps[-1])
+        error = (drawn - images / 10).square()
+        return {"loss": (error * hidden).mean() / hidden.float().mean(), "seen": error.mean().detach()}
+
+
+def test_a_masked_autoencoder_fits_the_loop(world, tmp_path, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "mae", MaskedAutoencoder)
+    monkeypatch.setitem(recipes.RECIPES["paper"], "mae", recipes.RECIPES["paper"]["seco"])
+    job = make_job(world, tmp_path, objective="mae", crop_px=32, epochs=12, learning_rate=0.1, bn={})
+    run_here(job, monkeypatch)
+    found = losses(job)["loss"]
+    assert found[-1] < 0.8 * found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"queue_size": 20}, r"batch_size = 8 must divide queue_size = 20"),
+        ({"queue_size": 4}, r"batch_size = 8 must divide queue_size = 4"),
+        ({"processes": 3}, r"batch_size = 8 is not divisible by processes = 3"),
+        ({"processes": 2, "bn": {}}, r"bn.group_size = 8 does not fit: each of 2 processes has 4"),
+        ({"bn": {"group_size": 3}}, r"bn.group_size = 3 does not fit"),
+        ({"bands": ["B02", "B10"]}, r"bands \['B10'\] are not in the store"),
+        ({"device": "cuda"}, r"device: cuda with processes: 1, but this machine has 0 usable GPUs"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(world, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        run_here(make_job(world, tmp_path, **changes), monkeypatch)
+
+
+def test_the_first_error_of_the_processes_is_told(world, tmp_path):
+    job = make_job(world, tmp_path, bands=["B02", "B10"])
+    with pytest.raises(RuntimeError, match=r"^bands \['B10'\] are not in the store"):
+        pretrain.main(job)
+
+
+def test_paper_recipes_are_the_published_commands():
+    seco = recipes.resolve({"objective": "seco", "recipe": "paper", "seed": 0})
+    assert (seco.epochs, seco.batch_size, seco.queue_size, seco.temperature) == (100, 256, 65_536, 0.2)
+    assert (seco.momentum, seco.weight_decay, seco.key_momentum, seco.projection_size) == (
+        0.9,
+        1e-4,
+        0.999,
+        128,
+    )
+    assert {recipes.learning_rate(seco, epoch) for epoch in range(100)} == {0.03}
+    assert seco.bn_group_size == 256
+    moco = recipes.resolve({"objective": "moco", "recipe": "paper", "seed": 0})
+    assert recipes.learning_rate(moco, 50) == pytest.approx(0.015)
+    assert recipes.steps_per_epoch(seco, 254_403) == 993
+    assert recipes.total_steps(seco, 100) == 100

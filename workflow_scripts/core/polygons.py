@@ -1,0 +1,290 @@
+"""Polygon files and the points that lie in them.
+
+Points are brought to the polygons' own CRS and never the other way round, so polygons around a
+pole or across the antimeridian need no cutting, and straight edges stay straight.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyproj
+import shapely
+from numpy.typing import ArrayLike
+
+logger = logging.getLogger(__name__)
+
+KM_PER_DEGREE = 111.195
+"""Length of one degree of a great circle on a sphere of 6371.0088 km."""
+POINTS_PER_QUERY = 1000
+"""Points compared with their nearby boundary segments at once; bounds the memory."""
+
+
+def read_vector(path: str | os.PathLike, *, key: str) -> gpd.GeoDataFrame:
+    """Read a GeoParquet, GeoJSON, GeoPackage or (zipped) shapefile.
+
+    Parameters
+    ----------
+    path : the file
+    key : config key that names it, for messages
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing, unreadable, empty or without geometry.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{key}: no file {str(path)!r}. Correct the path in config.yaml.")
+    try:
+        if Path(path).suffix in (".parquet", ".geoparquet"):
+            frame = gpd.read_parquet(path)
+        else:
+            frame = gpd.read_file(path)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{key}: cannot read {str(path)!r} as GeoParquet, GeoJSON, GeoPackage or shapefile: {error}"
+        ) from error
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty:
+        raise ValueError(f"{key}: {str(path)!r} holds no features with a geometry")
+    return frame
+
+
+def read_polygons(path: str | os.PathLike, columns: Sequence[str] = (), *, key: str) -> gpd.GeoDataFrame:
+    """Read polygons, valid and in the file's own CRS.
+
+    Self-intersecting rings are repaired (`make_valid`); features without area are dropped.
+
+    Parameters
+    ----------
+    path : GeoParquet, GeoJSON, GeoPackage or (zipped) shapefile
+    columns : needed columns, in any case; they come back named as asked for
+    key : config key that names the file, for messages
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is missing or unreadable, has no CRS, no polygon or lacks a column, or if its
+        coordinates are not those of its CRS.
+    """
+    frame = read_vector(path, key=key)
+    if frame.crs is None:
+        raise ValueError(
+            f"{key}: {str(path)!r} names no coordinate reference system. "
+            "Write it into the file (for a shapefile, its .prj)."
+        )
+    found = {str(name).lower(): name for name in frame.columns}
+    missing = [name for name in columns if name.lower() not in found]
+    if missing:
+        raise ValueError(
+            f"{key}: {str(path)!r} lacks the column(s) {missing!r}; it has "
+            f"{[str(name) for name in frame.columns if name != frame.geometry.name]!r}"
+        )
+    frame = frame.rename(columns={found[name.lower()]: name for name in columns})
+    frame = frame.set_geometry(_polygonal(frame.geometry.to_numpy()), crs=frame.crs)
+    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)].reset_index(drop=True)
+    if frame.empty:
+        raise ValueError(f"{key}: {str(path)!r} holds no polygons")
+    west, south, east, north = frame.total_bounds
+    if frame.crs.is_geographic and (west < -360 or east > 360 or south < -90.01 or north > 90.01):
+        raise ValueError(
+            f"{key}: {str(path)!r} says its CRS is {frame.crs.name!r} (degrees) but its coordinates "
+            f"reach from {west:g}, {south:g} to {east:g}, {north:g}. Correct the file's CRS."
+        )
+    return frame
+
+
+def _polygonal(geometries: np.ndarray) -> np.ndarray:
+    """Repair invalid rings and keep only what has an area."""
+    geometries = shapely.force_2d(geometries)
+    invalid = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
+    if invalid.any():
+        logger.info("made %d of %d polygons valid", invalid.sum(), len(geometries))
+        geometries[invalid] = shapely.make_valid(geometries[invalid])
+    mixed = np.flatnonzero(~np.isin(shapely.get_type_id(geometries), (-1, 3, 6)))
+    for i in mixed:
+        parts = shapely.get_parts(shapely.get_parts(geometries[i]))
+        geometries[i] = shapely.union_all(parts[shapely.get_type_id(parts) == 3])
+    return geometries
+
+
+def locate(lon: ArrayLike, lat: ArrayLike, polygons: gpd.GeoDataFrame) -> np.ndarray:
+    """Give the row of the polygon that holds each point, edges included.
+
+    Parameters
+    ----------
+    lon, lat : degrees
+    polygons : any CRS; where polygons overlap the first row wins
+
+    Returns
+    -------
+    int array, position of the row; -1 outside all polygons
+    """
+    lon, lat = np.atleast_1d(np.asarray(lon, float)), np.atleast_1d(np.asarray(lat, float))
+    x, y = pyproj.Transformer.from_crs(4326, polygons.crs, always_xy=True).transform(lon, lat)
+    order = np.arange(lon.size)
+    if polygons.crs.is_geographic:
+        x, y, order = _with_turns(x, y, order, polygons.total_bounds)
+    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    finite = finite[np.argsort(y[finite], kind="stable")]
+    x, y, order = x[finite], y[finite], order[finite]
+    parts, owner = shapely.get_parts(polygons.geometry.to_numpy(), return_index=True)
+    bounds = shapely.bounds(parts)
+    first = np.searchsorted(y, bounds[:, 1], side="left")
+    last = np.searchsorted(y, bounds[:, 3], side="right")
+    row = np.full(lon.shape, -1)
+    for part in np.flatnonzero(first < last)[::-1]:
+        in_rows = slice(first[part], last[part])
+        near = (x[in_rows] >= bounds[part, 0]) & (x[in_rows] <= bounds[part, 2])
+        near = np.flatnonzero(near) + first[part]
+        if near.size:
+            shapely.prepare(parts[part])
+            inside = near[shapely.intersects_xy(parts[part], x[near], y[near])]
+            row[order[inside]] = owner[part]
+    return row
+
+
+def _with_turns(
+    x: np.ndarray, y: np.ndarray, order: np.ndarray, bounds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Repeat points a turn to the east or west where polygons reach beyond ±180 degrees."""
+    turns = [0.0] + [360.0] * int(bounds[2] > 180) + [-360.0] * int(bounds[0] < -180)
+    if len(turns) == 1:
+        return x, y, order
+    return (
+        np.concatenate([x + turn for turn in turns]),
+        np.tile(y, len(turns)),
+        np.tile(order, len(turns)),
+    )
+
+
+def boxes(polygons: gpd.GeoDataFrame) -> np.ndarray:
+    """Give the bounding boxes of all parts in degrees, shape (n, 4): west, south, east, north.
+
+    A part across the antimeridian gives two boxes.
+    """
+    parts = shapely.bounds(shapely.get_parts(polygons.geometry.to_numpy()))
+    if polygons.crs.is_geographic:
+        return split_box(parts)
+    transformer = pyproj.Transformer.from_crs(polygons.crs, 4326, always_xy=True)
+    degrees = np.array([transformer.transform_bounds(*part, densify_pts=51) for part in parts])
+    return split_box(np.where(np.isfinite(degrees), degrees, [-180.0, -90.0, 180.0, 90.0]))
+
+
+def split_box(bounds: ArrayLike) -> np.ndarray:
+    """Cut boxes (west, south, east, north in degrees) at the antimeridian where they cross it."""
+    bounds = np.atleast_2d(np.asarray(bounds, float))
+    west, east = bounds[:, 0], bounds[:, 2]
+    crossing = (west > east) | (west < -180) | (east > 180)
+    left, right = bounds[crossing].copy(), bounds[crossing].copy()
+    left[:, 0] = np.where(left[:, 0] < -180, left[:, 0] + 360, left[:, 0])
+    left[:, 2] = 180
+    right[:, 0] = -180
+    right[:, 2] = np.where(right[:, 2] > 180, right[:, 2] - 360, right[:, 2])
+    return np.concatenate([bounds[~crossing], left, right])
+
+
+def nearest(
+    lon: ArrayLike, lat: ArrayLike, polygons: gpd.GeoDataFrame, *, max_km: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give the row of the nearest polygon around points that lie in none.
+
+    The distance to a polygon's boundary is measured in a local plane around the point (good to
+    0.1 % up to 25 km below 80 degrees of latitude), across the antimeridian too.
+
+    Parameters
+    ----------
+    lon, lat : degrees, outside all polygons
+    polygons : any CRS; of two polygons at the same distance the first row wins
+    max_km : farthest distance that counts
+
+    Returns
+    -------
+    row : int array, -1 where no polygon is within `max_km`
+    distance_km : float array, NaN there
+    """
+    lon, lat = np.atleast_1d(np.asarray(lon, float)), np.atleast_1d(np.asarray(lat, float))
+    row, distance_km = np.full(lon.shape, -1), np.full(lon.shape, np.nan)
+    if lon.size == 0 or max_km <= 0:
+        return row, distance_km
+    reach = np.column_stack(_reach(lat, max_km))
+    start, end, owner = _segments_near(polygons, lon, lat, reach)
+    tree = shapely.STRtree(shapely.linestrings(np.stack([start, end], axis=1)))
+    for begin in range(0, lon.size, POINTS_PER_QUERY):
+        some = slice(begin, begin + POINTS_PER_QUERY)
+        found = _nearest_segment(lon[some], lat[some], reach[some], tree, start, end, owner)
+        found = found[found["km"] <= max_km]
+        row[begin + found["point"].to_numpy()] = found["owner"]
+        distance_km[begin + found["point"].to_numpy()] = found["km"]
+    return row, distance_km
+
+
+def _reach(lat: np.ndarray, max_km: float) -> tuple[np.ndarray, np.ndarray]:
+    """Half width and half height in degrees of a box that holds all within `max_km`."""
+    dlat = np.full(lat.shape, max_km / KM_PER_DEGREE * 1.01)
+    return np.minimum(dlat / np.cos(np.radians(np.minimum(np.abs(lat) + dlat, 89.9))), 180), dlat
+
+
+def _segments_near(
+    polygons: gpd.GeoDataFrame, lon: np.ndarray, lat: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boundary segments (start, end in degrees; row) that pass within a degree of a point's box."""
+    parts, part_owner = shapely.get_parts(polygons.geometry.to_numpy(), return_index=True)
+    rings, ring_part = shapely.get_rings(parts, return_index=True)
+    coordinates, ring = shapely.get_coordinates(rings, return_index=True)
+    transformer = pyproj.Transformer.from_crs(polygons.crs, 4326, always_xy=True)
+    coordinates = np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1]))
+    same_ring = ring[1:] == ring[:-1]
+    start, end = coordinates[:-1][same_ring], coordinates[1:][same_ring]
+    owner = part_owner[ring_part[ring[:-1][same_ring]]]
+    end = end.copy()
+    end[:, 0] -= 360 * np.round((end[:, 0] - start[:, 0]) / 360)
+    wanted = np.zeros((180, 360), bool)
+    for x, y, (dx, dy) in zip(lon, lat, reach, strict=True):
+        columns = np.arange(np.floor(x - dx), np.floor(x + dx) + 1).astype(int) + 180
+        rows = np.arange(np.floor(y - dy), np.floor(y + dy) + 1).astype(int) + 90
+        wanted[np.ix_(np.clip(rows, 0, 179), columns % 360)] = True
+
+    def is_wanted(points: np.ndarray) -> np.ndarray:
+        points = np.nan_to_num(np.floor(points)).astype(int)
+        return wanted[np.clip(points[:, 1] + 90, 0, 179), (points[:, 0] + 180) % 360]
+
+    is_long = (np.abs(end - start) > 1).any(axis=1)
+    kept = (is_wanted(start) | is_wanted(end) | is_long) & np.isfinite(start + end).all(axis=1)
+    return start[kept], end[kept], owner[kept]
+
+
+def _nearest_segment(
+    lon: np.ndarray,
+    lat: np.ndarray,
+    reach: np.ndarray,
+    tree: shapely.STRtree,
+    start: np.ndarray,
+    end: np.ndarray,
+    owner: np.ndarray,
+) -> pd.DataFrame:
+    """Nearest segment of each point: columns point, owner, km; points without any are left out."""
+    pairs = []
+    for turn in (-360.0, 0.0, 360.0):
+        box = shapely.box(
+            lon + turn - reach[:, 0], lat - reach[:, 1], lon + turn + reach[:, 0], lat + reach[:, 1]
+        )
+        point, segment = tree.query(box)
+        if point.size == 0:
+            continue
+        scale = np.cos(np.radians(lat[point]))[:, None] * [1.0, 0.0] + [0.0, 1.0]
+        here = np.column_stack([lon[point] + turn, lat[point]])
+        a, b = (start[segment] - here) * scale, (end[segment] - here) * scale
+        along = b - a
+        length = np.maximum((along**2).sum(axis=1), 1e-30)
+        share = np.clip(-(a * along).sum(axis=1) / length, 0, 1)[:, None]
+        km = np.hypot(*(a + share * along).T) * KM_PER_DEGREE
+        pairs.append(pd.DataFrame({"point": point, "owner": owner[segment], "km": km}))
+    if not pairs:
+        return pd.DataFrame({"point": np.zeros(0, int), "owner": np.zeros(0, int), "km": np.zeros(0)})
+    found = pd.concat(pairs)
+    found["rounded"] = found["km"].round(6)
+    return found.sort_values(["point", "rounded", "owner"]).drop_duplicates("point")

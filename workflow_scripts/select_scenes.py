@@ -1,0 +1,392 @@
+"""Rank, for each location and season of a shard, the scenes its patch may be taken from.
+
+Reads : locations.parquet; seasons.parquet; items/{tile}.parquet of the tiles the shard touches.
+Writes: scenes/{shard}.parquet, table `scenes`: the first candidates in order (rank 0, 1, …), and
+        rows of rank -1 that count the other scenes of the window by the reason they were left out.
+
+A scene is a candidate if its day lies in the window, its radiometric offset is decided, it is the
+newest processing of its data take, its footprint and files hold the whole patch, and cloud cover,
+no-data share and sun zenith are within the limits. Where a season has none, scenes that fail by
+cloud cover alone are admitted ("second_pass"): their patch may be clear. The first season-wise
+choice follows SSL4Eco (section A-1: the clearest scene of the window); ties go to the fewest days
+from the target day, then to the item id. All seasons of a location are taken from one UTM zone where
+candidates allow, so that their pixels coincide.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from workflow_scripts.core import bands, grid, seasons, tables
+from workflow_scripts.core.stage import run_stage
+
+logger = logging.getLogger(__name__)
+
+FOOTPRINT_TOLERANCE_M = 1.0
+"""Footprints are published with rounded coordinates; a hole this narrow shows in the pixels."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "clearest": ("cloudiness", "days", "item_id"),
+    "closest_to_target": ("days", "cloudiness", "item_id"),
+    "same_cycle": ("is_off_cycle", "cloudiness", "days", "item_id"),
+}
+"""What candidates are sorted by, per `scenes.choice`."""
+
+_OF_ITEM = (
+    "item_id",
+    "collection",
+    "catalog",
+    "datetime",
+    "cloud_cover",
+    "nodata",
+    "sun_zenith",
+    "mgrs_tile",
+    "epsg",
+    "baseline",
+    "dn_offset",
+    "offset_source",
+    "hrefs",
+)
+
+
+def newest_processing(items: pd.DataFrame) -> np.ndarray:
+    """Tell which items are the newest processing of their data take on their tile.
+
+    Items whose offset is undecided do not compete.
+
+    Returns
+    -------
+    bool array in the order of the rows
+    """
+    baseline = items["baseline"].map(bands.baseline_number).fillna(-1).to_numpy(float)
+    age = items.assign(number=baseline, usable=items["dn_offset"] >= 0, row=np.arange(len(items)))
+    age = age.sort_values(["usable", "number", "created", "item_id"], na_position="first")
+    last = age.drop_duplicates(["datatake", "mgrs_tile"], keep="last")["row"].to_numpy()
+    is_newest = np.zeros(len(items), bool)
+    is_newest[last] = True
+    return is_newest
+
+
+def pair_with_items(locations: pd.DataFrame, items: pd.DataFrame, size_m: int) -> pd.DataFrame:
+    """Pair each location with the items that may see it.
+
+    Items of a known tile by the tiles that hold the whole patch; items that tell no tile with
+    every location (their footprint decides).
+
+    Returns
+    -------
+    DataFrame with `location`, `item` (row number in `items`)
+    """
+    tiles = grid.mgrs_tiles(locations["lon"], locations["lat"], size_m)
+    on_tile = pd.DataFrame({"location": locations["location"].to_numpy(), "mgrs_tile": tiles})
+    on_tile = on_tile.explode("mgrs_tile").dropna()
+    numbered = pd.DataFrame({"mgrs_tile": items["mgrs_tile"].to_numpy(), "item": np.arange(len(items))})
+    known = on_tile.merge(numbered, on="mgrs_tile")[["location", "item"]]
+    nowhere = numbered.loc[numbered["mgrs_tile"] == "", ["item"]]
+    anywhere = locations[["location"]].merge(nowhere, how="cross")
+    return pd.concat([known, anywhere], ignore_index=True).astype(np.int64)
+
+
+def holds_patch(
+    pairs: pd.DataFrame, locations: pd.DataFrame, items: gpd.GeoDataFrame, size_m: int
+) -> np.ndarray:
+    """Tell whether an item's footprint and files hold the whole patch.
+
+    Parameters
+    ----------
+    pairs : `location`, `item`
+    locations : `location`, `lon`, `lat`
+    items : table `items`
+    size_m : side of a patch
+    """
+    epsg = items["epsg"].to_numpy()[pairs["item"]]
+    place = pairs[["location"]].assign(epsg=epsg).drop_duplicates()
+    place = place[place["epsg"] > 0].merge(locations[["location", "lon", "lat"]], on="location")
+    for code, group in place.groupby("epsg"):
+        x, y = grid.project(group["lon"].to_numpy(), group["lat"].to_numpy(), code)
+        left, top = grid.patch_origin(x, y, size_m)
+        place.loc[group.index, "left"], place.loc[group.index, "top"] = left, top
+    spot = pairs[["location"]].assign(epsg=epsg).merge(place, how="left", on=["location", "epsg"])
+    left, top = (
+        spot[name].to_numpy(float) if name in spot else np.full(len(pairs), np.nan)
+        for name in ("left", "top")
+    )
+    of_item = {
+        name: items[name].to_numpy(float)[pairs["item"]]
+        for name in ("origin_x", "origin_y", "width_m", "height_m")
+    }
+    inside = np.isfinite(left)
+    inside &= ~(left < of_item["origin_x"]) & ~(left + size_m > of_item["origin_x"] + of_item["width_m"])
+    inside &= ~(top > of_item["origin_y"]) & ~(top - size_m < of_item["origin_y"] - of_item["height_m"])
+    footprints = project_footprints(items)
+    rows = np.flatnonzero(inside)
+    margin = FOOTPRINT_TOLERANCE_M
+    boxes = shapely.box(
+        left[rows] + margin, top[rows] - size_m + margin, left[rows] + size_m - margin, top[rows] - margin
+    )
+    inside[rows] = shapely.covers(footprints[pairs["item"].to_numpy()[rows]], boxes)
+    return inside
+
+
+def project_footprints(items: gpd.GeoDataFrame) -> np.ndarray:
+    """Project each footprint to the CRS of its scene, where a tile's edges are straight.
+
+    There the parts of a footprint on both sides of the antimeridian meet again.
+    """
+    projected = np.full(len(items), shapely.Polygon(), object)
+    codes = items["epsg"].to_numpy()
+    geometry = items.geometry.to_numpy()
+    for code in np.unique(codes[codes > 0]):
+        rows = np.flatnonzero(codes == code)
+        projected[rows] = shapely.transform(
+            geometry[rows], lambda c, code=code: np.column_stack(grid.project(c[:, 0], c[:, 1], code))
+        )
+    several = shapely.get_type_id(projected) == shapely.GeometryType.MULTIPOLYGON
+    projected[several] = shapely.buffer(projected[several], FOOTPRINT_TOLERANCE_M, join_style="mitre")
+    shapely.prepare(projected)
+    return projected
+
+
+def scenes_in_windows(pairs: pd.DataFrame, windows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Keep, per season, the pairs whose day lies in the season's window.
+
+    Parameters
+    ----------
+    pairs : `location`, `item` and further columns, which are kept
+    windows : table `seasons` with `location`
+    items : table `items`
+
+    Returns
+    -------
+    DataFrame with the columns of `pairs`, `season`, `days_from_target` (signed) and `cycle`
+    (vegetation year, counted from the location's first season)
+    """
+    first_target = windows.drop_duplicates("location").set_index("location")["target_doy"]
+    rows = pairs.merge(windows, on="location")
+    day = items["datetime"].dt.normalize().to_numpy()[rows["item"]]
+    doy = pd.DatetimeIndex(day).dayofyear.to_numpy(float)
+    start, end, target = (rows[name].to_numpy(float) for name in ("start_doy", "end_doy", "target_doy"))
+    is_circular = np.isfinite(start)
+    inside = is_circular & seasons.in_window(doy, start, end)
+    inside |= (day >= rows["start_date"].to_numpy()) & (day < rows["end_date"].to_numpy())
+    one_day = np.timedelta64(1, "D")
+    days = np.where(
+        is_circular,
+        np.round(seasons.circular_difference(doy, target)),
+        (day - rows["target_date"].to_numpy()) / one_day,
+    )
+    rows = rows.assign(days_from_target=days)[inside]
+    target_day = pd.DatetimeIndex(day[inside] - rows["days_from_target"].to_numpy().astype(int) * one_day)
+    begins = rows["location"].map(first_target).to_numpy(float)
+    rows["cycle"] = target_day.year - (rows["target_doy"].to_numpy(float) < begins)
+    return rows[[*pairs.columns, "season", "days_from_target", "cycle"]].reset_index(drop=True)
+
+
+def rejection_reasons(rows: pd.DataFrame, items: pd.DataFrame, settings: Mapping[str, Any]) -> np.ndarray:
+    """Give the first reason why a scene is no candidate; "" for a candidate."""
+
+    def above(column: str, limit: float) -> np.ndarray:
+        return items[column].to_numpy(float)[rows["item"]] > limit
+
+    tests = {
+        "offset_undecided": items["dn_offset"].to_numpy()[rows["item"]] < 0,
+        "duplicate": ~newest_processing(items)[rows["item"]],
+        "footprint": ~rows["holds_patch"].to_numpy(bool),
+        "nodata": above("nodata", settings.get("max_nodata", 100)),
+        "sun_zenith": above("sun_zenith", settings["max_sun_zenith"]),
+        "cloud_cover": above("cloud_cover", settings["max_cloud_cover"]),
+    }
+    return np.select(list(tests.values()), list(tests), "")
+
+
+def second_pass(rows: pd.DataFrame, items: pd.DataFrame) -> np.ndarray:
+    """Tell which scenes are admitted because their season has no candidate within the cloud limit.
+
+    Only scenes whose patch can be screened by a scene classification.
+    """
+    has_candidate = (rows["reason"] == "").groupby([rows["location"], rows["season"]]).transform("any")
+    can_be_screened = items["hrefs"].str.contains('"SCL"', regex=False).to_numpy()[rows["item"]]
+    return (~has_candidate & (rows["reason"] == "cloud_cover") & can_be_screened).to_numpy()
+
+
+def rank_candidates(
+    rows: pd.DataFrame, items: pd.DataFrame, locations: pd.DataFrame, *, choice: str
+) -> pd.DataFrame:
+    """Sort the candidates of each location and season; `rank` counts from 0.
+
+    Further views of one data take in the same zone (from an overlapping tile) are left out: their
+    pixels are the same. Their `rank` is -1.
+    """
+    own_zone = pd.Series(
+        grid.utm_epsg(locations["lon"], locations["lat"]), index=locations["location"].to_numpy()
+    )
+    rows = rows.assign(
+        epsg=items["epsg"].to_numpy()[rows["item"]],
+        datatake=items["datatake"].to_numpy()[rows["item"]],
+        item_id=items["item_id"].to_numpy()[rows["item"]],
+        cloudiness=items["cloud_cover"].fillna(np.inf).to_numpy(float)[rows["item"]],
+        days=rows["days_from_target"].abs(),
+    )
+    rows["is_own_zone"] = rows["epsg"] == rows["location"].map(own_zone)
+    rows["is_off_zone"] = _is_not_best(rows, "epsg", ["is_own_zone"])
+    rows["is_off_cycle"] = _is_not_best(rows, "cycle", ["cycle"])
+    order = ["location", "season", "is_off_zone", *CHOICES[choice]]
+    rows = rows.sort_values(order, kind="stable", ignore_index=True)
+    view = ["location", "season", "epsg", "datatake"]
+    repeated = rows.duplicated(view)
+    rows["rank"] = rows[~repeated].groupby(["location", "season"]).cumcount()
+    rows["rank"] = rows["rank"].fillna(-1).astype(np.int16)
+    return rows
+
+
+def _is_not_best(rows: pd.DataFrame, column: str, prefer: Sequence[str]) -> np.ndarray:
+    """Tell which rows lie off their location's best group: that which serves the most seasons.
+
+    Ties go to the group that is larger in `prefer`, then to the clearer one.
+    """
+    best = rows.groupby(["location", column, "season"], as_index=False).agg(
+        cloudiness=("cloudiness", "min"), **{f"by_{name}": (name, "max") for name in prefer}
+    )
+    groups = best.groupby(["location", column], as_index=False).agg(
+        n=("season", "size"),
+        cloudiness=("cloudiness", "sum"),
+        **{f"by_{name}": (f"by_{name}", "max") for name in prefer},
+    )
+    keys = ["n", *[f"by_{name}" for name in prefer], "cloudiness"]
+    groups = groups.sort_values(["location", *keys], ascending=[True, *[False] * (len(keys) - 1), True])
+    chosen = groups.drop_duplicates("location").set_index("location")[column]
+    return (rows[column] != rows["location"].map(chosen)).to_numpy()
+
+
+def select(
+    locations: pd.DataFrame,
+    windows: pd.DataFrame,
+    items: gpd.GeoDataFrame,
+    *,
+    settings: Mapping[str, Any],
+    size_m: int,
+) -> pd.DataFrame:
+    """Choose the candidates of each location and season and count the rest.
+
+    Parameters
+    ----------
+    locations : `location_id`, `location`, `lon`, `lat`
+    windows : table `seasons` of these locations
+    items : table `items`, unique by `item_id`
+    settings : options `scenes` of the dataset
+    size_m : side of a patch
+
+    Returns
+    -------
+    DataFrame, table `scenes`: at least one row per location and season; where nothing was found a
+    count of 0 with reason "no_window" (the season has no window) or "no_scene" (none lies in it)
+    """
+    numbered = locations.set_index("location_id")["location"]
+    windows = windows.assign(location=windows["location_id"].map(numbered))
+    has_window = windows["start_doy"].notna() | windows["start_date"].notna()
+    pairs = pair_with_items(locations, items, size_m)
+    pairs["holds_patch"] = holds_patch(pairs, locations, items, size_m)
+    rows = scenes_in_windows(pairs, windows[has_window], items)
+    rows["reason"] = rejection_reasons(rows, items, settings)
+    admitted = np.zeros(len(rows), bool)
+    if settings["second_pass"]:
+        admitted = second_pass(rows, items)
+    rows.loc[admitted, "reason"] = ""
+    rows["is_second_pass"] = admitted
+    passed = rows["reason"] == ""
+    ranked = rank_candidates(rows[passed], items, locations, choice=settings["choice"])
+    is_kept = (ranked["rank"] >= 0) & (ranked["rank"] < settings["candidates"])
+    left_out = ranked[~is_kept].assign(
+        reason=np.where(ranked.loc[~is_kept, "rank"] < 0, "duplicate", "not_in_top")
+    )
+    counts = _count(pd.concat([rows[~passed], left_out]), windows, has_window, ranked)
+    kept = ranked[is_kept].drop(columns=["epsg", "item_id"])
+    kept = kept.assign(n=1, reason=np.where(kept["is_second_pass"], "second_pass", "candidate"))
+    of_item = items[list(_OF_ITEM)].iloc[kept["item"]].reset_index(drop=True)
+    kept = pd.concat([kept.reset_index(drop=True), of_item], axis=1)
+    # as objects: pandas warns about columns that are all missing in one part
+    result = pd.concat([kept.astype(object), counts.astype(object)], ignore_index=True)
+    result["location_id"] = result["location"].map(locations.set_index("location")["location_id"])
+    return _in_order(result, windows)
+
+
+def _count(
+    left_out: pd.DataFrame, windows: pd.DataFrame, has_window: pd.Series, ranked: pd.DataFrame
+) -> pd.DataFrame:
+    """Count the scenes left out by reason, and name the seasons without any scene."""
+    key = ["location", "season"]
+    counts = left_out.groupby([*key, "reason"], as_index=False).size().rename(columns={"size": "n"})
+    seen = pd.concat([counts[key], ranked[key]]).drop_duplicates()
+    silent = windows[key].assign(reason=np.where(has_window, "no_scene", "no_window"), n=0)
+    silent = silent.merge(seen, how="left", on=key, indicator=True)
+    silent = silent[silent["_merge"] == "left_only"].drop(columns="_merge")
+    counts = pd.concat([counts, silent], ignore_index=True).assign(rank=-1, days_from_target=0)
+    text = ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source", "hrefs")
+    numbers = ("cloud_cover", "nodata", "sun_zenith")
+    return counts.assign(
+        **dict.fromkeys(text, ""), **dict.fromkeys(numbers, np.nan), epsg=0, dn_offset=-1, datetime=pd.NaT
+    )
+
+
+def _in_order(result: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
+    """Bring the table into its columns and order: location, season, candidates first."""
+    columns = list(tables.COLUMNS["scenes"])
+    labels = {label: i for i, label in enumerate(windows["season"].drop_duplicates())}
+    result = result.assign(order=result["season"].map(labels), after=result["rank"] < 0)
+    result = result.sort_values(["location", "order", "after", "rank", "reason"], ignore_index=True)
+    types = {"location": np.int32, "rank": np.int16, "n": np.int32, "days_from_target": np.int16}
+    types |= {"epsg": np.int32, "dn_offset": np.int16}
+    types |= dict.fromkeys(("cloud_cover", "nodata", "sun_zenith"), np.float32)
+    return result[columns].astype(types).astype({"datetime": "datetime64[ns]"})
+
+
+def read_items(paths: Sequence[str]) -> gpd.GeoDataFrame:
+    """Read the items of several tiles; one found for two tiles stands once."""
+    parts = [tables.read_table(path, "items") for path in paths]
+    items = pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
+    return items.drop_duplicates("item_id").sort_values("item_id", ignore_index=True)
+
+
+def main(job: SimpleNamespace) -> None:
+    """Select scenes for one shard; see the module's docstring."""
+    shard = int(job.wildcards.shard)
+    locations = tables.read_table(job.input.locations, "locations", ["location_id", "lon", "lat", "shard"])
+    locations = locations.assign(location=np.arange(len(locations)))
+    locations = locations[locations["shard"] == shard].reset_index(drop=True)
+    windows = tables.read_table(job.input.seasons, "seasons")
+    windows = windows[windows["location_id"].isin(locations["location_id"])]
+    items = read_items(list(job.input.found))
+    settings = job.params.settings
+    if items.empty:
+        logger.warning(
+            "shard %d: catalog %r has no scene on any of its %d tiles in %s to %s. Check catalogs, "
+            "scenes.catalog and scenes.years in config.yaml if that is not expected.",
+            shard,
+            settings["catalog"],
+            len(job.input.found),
+            *settings["years"],
+        )
+    result = select(locations, windows, items, settings=settings, size_m=job.params.size_m)
+    tables.write_table(result, job.output.scenes, "scenes")
+    first = result[result["rank"] == 0]
+    logger.info(
+        "shard %d: %d locations, %d scenes; %d of %d location-seasons have a candidate, %d by second pass",
+        shard,
+        len(locations),
+        len(items),
+        len(first),
+        len(windows),
+        (first["reason"] == "second_pass").sum(),
+    )
+    left_out = result[result["rank"] < 0].groupby("reason")["n"].sum()
+    logger.info("left out: %s", ", ".join(f"{reason} {n}" for reason, n in left_out.items()) or "none")
+
+
+if "snakemake" in globals():
+    run_stage(main, snakemake)  # noqa: F821
