@@ -31,12 +31,6 @@ localrules:
     report,
 
 
-rule all:
-    default_target: True
-    input:
-        rules.write_report.output.report,
-
-
 rule sample:
     input:
         per_dataset("locations.parquet"),
@@ -92,3 +86,9 @@ rule report:
     input:
         rules.evaluated.input,
         rules.write_report.output.report,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,

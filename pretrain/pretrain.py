@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """Raised when the meaning of the rule's outputs changes; a changed value retrains every model."""
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Snakemake sets all of them to the job's threads, of which each process may use its share only."""
+
 _PATCH_COLUMNS = ("location_id", "location", "season", "status", "datetime", "lon", "lat", "checksum")
 
 
@@ -79,7 +82,7 @@ def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) ->
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": str(max(1, threads // processes)),
+        **dict.fromkeys(_THREAD_VARIABLES, str(max(1, threads // processes))),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
     }

@@ -32,7 +32,7 @@ from pretrain.distribution import average_statistics, mean_over_ranks, world
 from pretrain.encoders import build_encoder, group_batch_norm, save_encoder
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
-from pretrain.recipes import Options, learning_rate, steps_per_epoch, total_steps
+from pretrain.recipes import Options, checkpoint_interval, learning_rate, steps_per_epoch, total_steps
 from pretrain.samples import Samples, read_samples
 from workflow_scripts.core.stage import atomic_path
 
@@ -208,8 +208,7 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
     model.train()
 
-    last, per_epoch = total_steps(options, len(samples)), steps_per_epoch(options, len(samples))
-    every = options.checkpoint_steps or per_epoch
+    last, every = total_steps(options, len(samples)), checkpoint_interval(options, len(samples))
     autocast = (
         partial(torch.autocast, device.type, torch.bfloat16) if options.precision == "bf16" else nullcontext
     )

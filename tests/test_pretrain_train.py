@@ -1,5 +1,6 @@
 """A training run is a function of its options and data: not of kills, and hardly of the number of ranks."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,13 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import nn
 
 from pretrain import pretrain, recipes, train
 from pretrain.augment import View
 from pretrain.checkpoint import checkpoint_files, newest_checkpoint, save_checkpoint
-from pretrain.encoders import load_encoder
+from pretrain.encoders import BACKBONES, load_encoder
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 from pretrain.pretrain import prepare_checkpoints
@@ -139,7 +141,7 @@ def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, m
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_two_ranks_equal_one(world, tmp_path, monkeypatch, shuffle):
-    changes = {"precision": "fp64", "crop_px": 32, "epochs": 4, "bn": {"group_size": 4, "shuffle": shuffle}}
+    changes = {"precision": "fp64", "crop_px": 32, "epochs": 3, "bn": {"group_size": 4, "shuffle": shuffle}}
     one = make_job(world, tmp_path / "one", **changes)
     run_here(one, monkeypatch)
     two = make_job(world, tmp_path / "two", processes=2, **changes)
@@ -288,3 +290,14 @@ def test_paper_recipes_are_the_published_commands():
     assert recipes.learning_rate(moco, 50) == pytest.approx(0.015)
     assert recipes.steps_per_epoch(seco, 254_403) == 993
     assert recipes.total_steps(seco, 100) == 100
+
+
+def test_every_option_is_in_the_schema_and_the_schema_names_no_other():
+    schema = yaml.safe_load((pretrain.ROOT / "schemas" / "models.schema.yaml").read_text())
+    described = schema["additionalProperties"]["properties"]
+    entry_only = {"encoder", "dataset", "recipe", "seeds", "threads", "bn"}
+    options = {field.name for field in dataclasses.fields(recipes.Options)}
+    assert described.keys() - entry_only == options - {"seed", "bn_group_size", "bn_shuffle"}
+    assert set(described["objective"]["enum"]) == OBJECTIVES.keys()
+    assert set(described["backbone"]["enum"]) == BACKBONES.keys()
+    assert tuple(described["bands"]["default"]) == recipes.PAPER_BANDS

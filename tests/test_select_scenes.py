@@ -306,6 +306,18 @@ def test_every_season_has_a_row_even_without_any_item():
     assert list(result["n"]) == [0] * 4 and set(result["rank"]) == {-1}
 
 
+def test_places_beyond_every_tile_have_no_scene():
+    locations = make_locations([CENTER]).assign(location=[0], lon=[10.0], lat=[84.9])
+    nothing = select_scenes.read_items([])
+    result = select_scenes.select(locations, make_windows(["P0"]), nothing, settings=SETTINGS, size_m=SIZE_M)
+    assert list(result["reason"]) == ["no_scene", "no_scene"]
+    elsewhere = frame([item("A", "2021-07-01")])
+    result = select_scenes.select(
+        locations, make_windows(["P0"]), elsewhere, settings=SETTINGS, size_m=SIZE_M
+    )
+    assert list(result["reason"]) == ["no_scene", "no_scene"]
+
+
 def test_table_can_be_written_and_read(tmp_path):
     result = select([item("A", "2021-07-01"), item("B", "2021-07-02", 50.0)])
     tables.write_table(result, tmp_path / "scenes.parquet", "scenes")

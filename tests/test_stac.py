@@ -14,12 +14,12 @@ import requests
 from made_scenes import make_item, write_collection, write_geoparquet
 
 from workflow_scripts import search_tile
-from workflow_scripts.core import bands, stac, tables
+from workflow_scripts.core import bands, items, stac, tables
 
 YEARS = (2020, 2022)
 
 
-def items():
+def made_items():
     """Five items: two tiles, one outside the years, one reprocessed."""
     made = [make_item(f"I{i}", day) for i, day in enumerate(("2021-07-01", "2022-12-31", "2023-01-01"))]
     made.append(make_item("I3", "2021-07-05", tile="33TTN"))
@@ -41,22 +41,22 @@ def search(catalog, tile="32TQT", **options):
 def catalogs(tmp_path, monkeypatch):
     """Catalogs of the same items: item collection, folder, static catalog, GeoParquet."""
     monkeypatch.chdir(tmp_path)
-    write_collection("items.json", items())
+    write_collection("items.json", made_items())
     os.makedirs("folder")
     os.makedirs("static/sub")
-    for item in items():
+    for item in made_items():
         with open(f"folder/{item['id']}.json", "w") as file:
             json.dump(make_item_with_base(item, ".."), file)
         with open(f"static/sub/{item['id']}.json", "w") as file:
             json.dump(make_item_with_base(item, "../.."), file)
-    links = [{"rel": "item", "href": f"./{item['id']}.json"} for item in items()]
+    links = [{"rel": "item", "href": f"./{item['id']}.json"} for item in made_items()]
     with open("static/sub/collection.json", "w") as file:
         json.dump({"type": "Collection", "id": "sentinel-2-l2a", "links": links}, file)
     links = [{"rel": "child", "href": "./sub/collection.json"}, {"rel": "self", "href": "./catalog.json"}]
     with open("static/catalog.json", "w") as file:
         json.dump({"type": "Catalog", "id": "c", "links": links}, file)
-    write_geoparquet("a.parquet", items()[:2])
-    write_geoparquet("b.parquet", items()[2:])
+    write_geoparquet("a.parquet", made_items()[:2])
+    write_geoparquet("b.parquet", made_items()[2:])
     own = {"conventions": "earth-search"}
     return {
         "collection": {**own, "type": "static", "path": "items.json"},
@@ -130,7 +130,7 @@ def test_empty_catalog_is_one_clear_message(tmp_path):
         ValueError, match=r"catalog 'made' \(.*none.json\): no item .* 2020 to 2022 .*32TQT.*years"
     ):
         search(catalog)
-    write_geoparquet(tmp_path / "none.parquet", items())
+    write_geoparquet(tmp_path / "none.parquet", made_items())
     table = tables.pq.read_table(tmp_path / "none.parquet").slice(0, 0)
     tables.pq.write_table(table, tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="no item"):
@@ -173,12 +173,12 @@ def test_item_without_tile_is_found_by_footprint(tmp_path):
     ],
 )
 def test_mgrs_tile(properties, item_id, expected):
-    assert stac.mgrs_tile({"id": item_id, "properties": properties}) == expected
+    assert items.mgrs_tile({"id": item_id, "properties": properties}) == expected
 
 
 def test_data_take_is_the_same_for_each_processing_but_not_for_each_strip():
     def take(**properties):
-        return stac.datatake({"id": "i", "properties": {f"s2:{k}": v for k, v in properties.items()}})
+        return items.datatake({"id": "i", "properties": {f"s2:{k}": v for k, v in properties.items()}})
 
     strip = "S2A_OPER_MSI_L2A_DS_2APS_20240403T012353_S20240402T174230_N05.10"
     first = take(datatake_id="GS2A_20240402T173901_045855_N05.10", datastrip_id=strip)
@@ -192,7 +192,7 @@ def test_data_take_is_the_same_for_each_processing_but_not_for_each_strip():
     )
     assert first == second != other
     assert (
-        stac.datatake({"id": "S2A_MSIL2A_20170617T113321_36_85", "properties": {}})
+        items.datatake({"id": "S2A_MSIL2A_20170617T113321_36_85", "properties": {}})
         == "S2A_MSIL2A_20170617T113321_36_85"
     )
 
@@ -298,7 +298,7 @@ class Api(BaseHTTPRequestHandler):
 @pytest.fixture
 def api(monkeypatch):
     """An API that serves the items, and what it was asked."""
-    Api.items, Api.faults, Api.asked, Api.repeats, Api.conforms = items(), [], [], False, True
+    Api.items, Api.faults, Api.asked, Api.repeats, Api.conforms = made_items(), [], [], False, True
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.001)
@@ -317,7 +317,7 @@ def test_api_gives_what_files_give(api, catalogs):
     asked = Api.asked[2]
     assert asked["query"] == {"grid:code": {"eq": "MGRS-32TQT"}} and asked["limit"] == 7
     assert asked["datetime"] == "2020-01-01T00:00:00Z/2022-12-31T23:59:59Z"
-    assert len(Api.asked) == 2 + len(items()), "one search, one request per page"
+    assert len(Api.asked) == 2 + len(made_items()), "one search, one request per page"
     Api.conforms = False
     assert list(search(api)["item_id"]) == list(found["item_id"])
     assert "query" not in Api.asked[-1]
@@ -396,7 +396,7 @@ def test_modis_items(tmp_path):
 
 
 def test_tile_area_crosses_the_antimeridian():
-    area = stac._tile_area("01WCQ", "sentinel-2")
+    area = items.tile_area("01WCQ", "sentinel-2")
     assert (
         area.geom_type == "MultiPolygon"
         and np.isclose(area.bounds[0], -180)

@@ -24,6 +24,7 @@ import pandas as pd
 import shapely
 
 from workflow_scripts.core import bands, grid, seasons, tables
+from workflow_scripts.core.items import sentinel2_frame
 from workflow_scripts.core.stage import run_stage
 
 logger = logging.getLogger(__name__)
@@ -349,7 +350,7 @@ def _in_order(result: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
 def read_items(paths: Sequence[str]) -> gpd.GeoDataFrame:
     """Read the items of several tiles; one found for two tiles stands once."""
     parts = [tables.read_table(path, "items") for path in paths]
-    items = pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
+    items = pd.concat([part for part in parts if len(part)] or [sentinel2_frame([])], ignore_index=True)
     return items.drop_duplicates("item_id").sort_values("item_id", ignore_index=True)
 
 

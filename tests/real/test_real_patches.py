@@ -19,6 +19,7 @@ from workflow_scripts import (
     verify_store,
 )
 from workflow_scripts.core import bands, grid, stac, store, tables
+from workflow_scripts.core import items as items_of
 from workflow_scripts.core.patches import PARTS
 
 pytestmark = pytest.mark.real
@@ -270,7 +271,9 @@ def test_offset_decisions_on_real_items(real_data):
 def test_real_items_become_rows(real_data):
     """Tile, grid, sun and time of every item are understood."""
     for item, convention in real_items(real_data):
-        row = stac._sentinel2_row({**item, "base": "x/y.json"}, {"conventions": convention}, pd.Timestamp(0))
+        row = items_of.sentinel2_row(
+            {**item, "base": "x/y.json"}, {"conventions": convention}, pd.Timestamp(0)
+        )
         assert row["mgrs_tile"] in item["id"] or row["mgrs_tile"].lstrip("0") in item["id"], item["id"]
         epsg, xmin, _, _, ymax = grid.mgrs_tile_bounds(row["mgrs_tile"])
         assert (row["epsg"], row["origin_x"], row["origin_y"]) == (epsg, xmin, ymax), item["id"]
@@ -308,7 +311,9 @@ def test_real_static_catalog_of_overlapping_tiles(real_data):
     is_kept = summer["rank"] >= 0
     assert is_kept.sum() + summer.loc[~is_kept, "n"].sum() == 6
     assert is_kept.sum() == 3 and summer.loc[is_kept, "datetime"].dt.date.is_unique
-    assert dict(zip(summer.loc[~is_kept, "reason"], summer.loc[~is_kept, "n"], strict=True)) == {"duplicate": 3}
+    assert dict(zip(summer.loc[~is_kept, "reason"], summer.loc[~is_kept, "n"], strict=True)) == {
+        "duplicate": 3
+    }
 
 
 def test_real_scenes_at_the_antimeridian(real_data):

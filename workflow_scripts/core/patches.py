@@ -71,9 +71,12 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something could not be read; names the file, never a token."""
+    """Why something could not be read."""
 
     message: str
+    """Names the file, never a token."""
+    is_passing: bool = False
+    """Whether a service failed on every attempt, so that it may be there at another time."""
 
 
 class Reader(Protocol):
@@ -133,7 +136,8 @@ class RasterioReader:
             except RuntimeError as error:
                 # a file that opens may be damaged in one block only: go on with its other windows
                 n_lost = 1 if is_open else len(windows) - len(results)
-                results += [Failure(str(error))] * n_lost
+                is_passing = isinstance(error, stac.UnavailableError)
+                results += [Failure(str(error), is_passing)] * n_lost
         if len(self._open) > MAX_OPEN_FILES:
             self._close(href)
         return results
@@ -258,9 +262,10 @@ def fetch(reader: Reader, wishes: Sequence[Wish]) -> list[Fetched | Failure]:
 
 
 def _assemble(wish: Wish, got: Mapping[str, Pixels | Failure]) -> Fetched | Failure:
-    failures = [entry.message for entry in got.values() if isinstance(entry, Failure)]
+    failures = [entry for entry in got.values() if isinstance(entry, Failure)]
     if failures:
-        return Failure("; ".join(dict.fromkeys(failures)))
+        message = "; ".join(dict.fromkeys(failure.message for failure in failures))
+        return Failure(message, any(failure.is_passing for failure in failures))
     arrays = {}
     for part in wish.parts:
         stack = np.stack([got[band].values for band in PARTS[part]])

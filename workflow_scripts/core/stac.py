@@ -15,10 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin
 
-import geopandas as gpd
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -28,8 +25,8 @@ import requests
 import shapely
 from rasterio.errors import RasterioError
 
-from workflow_scripts.core import bands, grid
-from workflow_scripts.core.tables import COLUMNS
+from workflow_scripts.core import bands
+from workflow_scripts.core.items import KINDS, moment_of, resolve, tile_area
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +100,10 @@ class TransientError(RuntimeError):
         self.retry_after_s = retry_after_s
 
 
+class UnavailableError(RuntimeError):
+    """A service failed on every attempt; who can do without it catches this."""
+
+
 def redact(text: object) -> str:
     """Remove query strings, which may hold tokens, from addresses in a message."""
     return re.sub(r"\?[^\s'\"<>)]+", "?…", str(text))
@@ -126,7 +127,7 @@ def retry(
 
     Raises
     ------
-    RuntimeError
+    UnavailableError
         After the last attempt, with the last failure's message.
     """
     for attempt in range(1, attempts + 1):
@@ -142,7 +143,7 @@ def retry(
         if attempt < attempts:
             logger.info("%s: %s; attempt %d of %d in %.0f s", what, failure, attempt + 1, attempts, pause)
             sleep(pause)
-    raise RuntimeError(f"{what}: failed {attempts} times, last with: {failure}. Try again later.")
+    raise UnavailableError(f"{what}: failed {attempts} times, last with: {failure}. Try again later.")
 
 
 def _retry_after_s(value: str | None) -> float | None:
@@ -283,8 +284,8 @@ def search_items(
     ValueError
         If a catalog in files holds no item at all for these years.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"kind {kind!r} is not one of {sorted(_KINDS)}")
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is not one of {sorted(KINDS)}")
     if kind == "sentinel-2" and catalog.get("conventions") not in bands.ASSET_NAMES:
         raise ValueError(
             f"catalog {catalog.get('name', '')!r}: conventions = {catalog.get('conventions')!r}, "
@@ -293,18 +294,19 @@ def search_items(
     first, last = int(years[0]), int(years[-1])
     options = {**catalog, "collection": collection or catalog.get("collection")}
     reader = _READERS[catalog["type"]]
-    is_of_tile, make_row, finish = _KINDS[kind]
+    is_of_tile, make_row, finish = KINDS[kind]
     found: dict[str, dict[str, Any]] = {}
     n_items = 0
     for item in reader(options, tile, (first, last), kind):
-        moment = _moment(item["properties"])
+        moment = moment_of(item["properties"])
         if pd.isna(moment) or not first <= moment.year <= last:
             continue
         if options["collection"] not in (None, item.get("collection") or options["collection"]):
             continue
         n_items += 1
         if is_of_tile(item, tile):
-            found[str(item["id"])] = make_row(item, options, moment)
+            row = make_row(item, options, moment)
+            found[row["item_id"]] = row if row.get("epsg", -1) else {**row, **_grid_of_file(row, catalog)}
     name = catalog.get("name", "")
     if n_items == 0 and _must_hold_items(catalog):
         raise ValueError(
@@ -328,19 +330,20 @@ def _must_hold_items(catalog: Mapping[str, Any]) -> bool:
     return bool(files) and all(pq.read_metadata(path).num_rows == 0 for path in files)
 
 
-def _moment(properties: Mapping[str, Any]) -> pd.Timestamp:
-    """Sensing time, or the start of a composite, as naive UTC."""
-    value = properties.get("datetime")
-    if value is None or value is pd.NaT:
-        value = properties.get("start_datetime")
-    return _naive_utc(value)
+def _grid_of_file(row: Mapping[str, Any], catalog: Mapping[str, Any]) -> dict[str, Any]:
+    """Read CRS and extent from a file, for items that tell nothing about their grid."""
+    href = json.loads(row["hrefs"]).get("B02")
+    if href is None:
+        return {}
 
+    def look() -> dict[str, Any]:
+        with open_href(href, sign_method=catalog.get("sign")) as file:
+            box = file.bounds
+            epsg = file.crs.to_epsg() if file.crs else None
+            size = {"width_m": box.right - box.left, "height_m": box.top - box.bottom}
+            return {"epsg": int(epsg or 0), "origin_x": box.left, "origin_y": box.top, **size}
 
-def _naive_utc(value: Any) -> pd.Timestamp:
-    if value is None or value == "":
-        return pd.NaT
-    moment = pd.to_datetime(value, utc=True, errors="coerce")
-    return moment if pd.isna(moment) else moment.tz_localize(None)
+    return retry(look, f"reading the grid of {file_name(href)}")
 
 
 # ---- readers: one per type of catalog, each yields items as plain dictionaries ----------------
@@ -365,7 +368,7 @@ def _read_api(
     search = client.search(
         collections=[catalog["collection"]],
         datetime=f"{years[0]}-01-01T00:00:00Z/{years[1]}-12-31T23:59:59Z",
-        intersects=shapely.geometry.mapping(_tile_area(tile, kind)),
+        intersects=shapely.geometry.mapping(tile_area(tile, kind)),
         query=query,
         limit=int(catalog.get("page_size", PAGE_SIZE)),
     )
@@ -402,25 +405,6 @@ def _patient_io(what: str, catalog: Mapping[str, Any]) -> Any:
                 raise RuntimeError(f"{what}: {message}") from None
 
     return PatientIO(timeout=float(catalog.get("timeout_s", TIMEOUT_S)), max_retries=None)
-
-
-def _tile_area(tile: str, kind: str) -> shapely.Geometry:
-    """Longitude-latitude box around a tile; two where it crosses the antimeridian."""
-    steps = np.linspace(0, 1, 11)
-    if kind == "modis":
-        left, top = grid.modis_tile_origin(tile)
-        x, y = left + steps * grid.MODIS_TILE_M, top - steps * grid.MODIS_TILE_M
-        lat = np.degrees(y / grid.MODIS_RADIUS_M)
-        lon = np.degrees(x[:, None] / (grid.MODIS_RADIUS_M * np.maximum(np.cos(np.radians(lat)), 1e-6)))
-        west, east = np.clip([lon.min(), lon.max()], -180, 180)
-        return shapely.box(west, lat.min(), east, lat.max())
-    epsg, xmin, ymin, xmax, ymax = grid.mgrs_tile_bounds(tile)
-    x, y = np.meshgrid(xmin + steps * (xmax - xmin), ymin + steps * (ymax - ymin))
-    lon, lat = grid.unproject(x, y, epsg)
-    if lon.max() - lon.min() < 180:
-        return shapely.box(lon.min(), lat.min(), lon.max(), lat.max())
-    west = shapely.box(lon[lon > 0].min(), lat.min(), 180, lat.max())
-    return shapely.union(west, shapely.box(-180, lat.min(), lon[lon < 0].max(), lat.max()))
 
 
 def _read_geoparquet(
@@ -549,7 +533,7 @@ def _read_static(
             yield from (_with_base(item, path) for item in content["features"])
         elif kind_of in ("Catalog", "Collection"):
             links = [link for link in content.get("links", []) if link.get("rel") in ("item", "child")]
-            pending += [_resolve(link["href"], path) for link in links]
+            pending += [resolve(link["href"], path) for link in links]
         else:
             raise ValueError(f"{file_name(path)}: not a STAC item, item collection or catalog")
 
@@ -578,205 +562,8 @@ def _with_base(item: dict[str, Any], base: str) -> dict[str, Any]:
     return {**item, "base": base}
 
 
-def _resolve(href: str, base: str) -> str:
-    """Give an address as seen from the working directory."""
-    if is_remote(href) or os.path.isabs(href):
-        return href
-    if is_remote(base):
-        return urljoin(base, href)
-    return os.path.normpath(os.path.join(os.path.dirname(base), href))
-
-
 _READERS: dict[str, Callable[..., Iterable[dict[str, Any]]]] = {
     "api": _read_api,
     "geoparquet": _read_geoparquet,
     "static": _read_static,
-}
-
-# ---- Sentinel-2 items ------------------------------------------------------------------------
-
-_PRODUCT = re.compile(r"(S2[A-Z])_MSIL2A_(\d{8}T\d{6})_(?:N\d{4}_)?R\d{3}_T(\d{2}[A-Z]{3})_")
-_TILE_IN_ID = re.compile(r"(?:^|_)T?(\d{2}[C-HJ-NP-X][A-HJ-NP-Z]{2})(?:_|$)")
-
-
-def mgrs_tile(item: Mapping[str, Any]) -> str:
-    """Give an item's MGRS tile, zone with two digits; "" if the item does not tell."""
-    properties = item["properties"]
-    tile = properties.get("s2:mgrs_tile") or str(properties.get("grid:code") or "").removeprefix("MGRS-")
-    if not tile and properties.get("mgrs:grid_square"):
-        zone = int(properties["mgrs:utm_zone"])
-        tile = f"{zone}{properties['mgrs:latitude_band']}{properties['mgrs:grid_square']}"
-    if not tile:
-        match = _TILE_IN_ID.search(str(item["id"]))
-        tile = match.group(1) if match else ""
-    return tile.zfill(5) if tile else ""
-
-
-def datatake(item: Mapping[str, Any]) -> str:
-    """Name the data take and strip of an item, the same for each processing of it.
-
-    The strip belongs to it: where two strips of a take meet in a tile both are needed. An item
-    that tells no data take stands for itself.
-    """
-    properties = item["properties"]
-    take = re.sub(r"_N\d\d\.\d\d$", "", str(properties.get("s2:datatake_id") or ""))
-    if not take:
-        product = _PRODUCT.match(str(properties.get("s2:product_uri") or item["id"]))
-        return f"{product.group(1)}_{product.group(2)}" if product else str(item["id"])
-    strip = re.search(r"_S(\d{8}T\d{6})_", str(properties.get("s2:datastrip_id") or ""))
-    return f"{take}_S{strip.group(1)}" if strip else take
-
-
-def _is_of_mgrs_tile(item: Mapping[str, Any], tile: str) -> bool:
-    """By the item's tile, else by its footprint."""
-    own = mgrs_tile(item)
-    if own:
-        return own == tile
-    return bool(shapely.intersects(_footprint(item), _tile_area(tile, "sentinel-2")))
-
-
-def _footprint(item: Mapping[str, Any]) -> shapely.Geometry:
-    shape = item.get("geometry")
-    if shape is None and item.get("bbox"):
-        box = item["bbox"]
-        shape = shapely.box(
-            box[0], box[1], box[-3] if len(box) == 6 else box[2], box[-2 if len(box) == 6 else 3]
-        )
-    if isinstance(shape, Mapping):
-        shape = shapely.geometry.shape(shape)
-    if shape is None:
-        raise ValueError(f"item {item['id']!r} has neither geometry nor bbox")
-    return shapely.make_valid(shape)
-
-
-def _sentinel2_row(
-    item: Mapping[str, Any], catalog: Mapping[str, Any], moment: pd.Timestamp
-) -> dict[str, Any]:
-    properties = item["properties"]
-    names = bands.ASSET_NAMES[catalog["conventions"]]
-    assets = {band: item["assets"][key] for band, key in names.items() if key in item["assets"]}
-    hrefs = {band: _resolve(asset["href"], item["base"]) for band, asset in assets.items()}
-    offset, source = bands.dn_offset(properties, catalog["conventions"])
-    tile = mgrs_tile(item)
-    epsg, extent = _extent(item, assets, tile)
-    if not np.isfinite(extent[0]) and epsg == 0 and "B02" in hrefs:
-        epsg, extent = _extent_of_file(hrefs["B02"], catalog)
-    zenith = _number(properties.get("s2:mean_solar_zenith"))
-    if np.isnan(zenith):
-        zenith = 90 - _number(properties.get("view:sun_elevation"))
-    created = (properties.get(name) for name in ("s2:generation_time", "created", "updated"))
-    return {
-        "item_id": str(item["id"]),
-        "collection": str(item.get("collection") or catalog.get("collection") or ""),
-        "catalog": str(catalog.get("name", "")),
-        "datetime": moment,
-        "mgrs_tile": tile,
-        "epsg": epsg,
-        "cloud_cover": _number(properties.get("eo:cloud_cover")),
-        "nodata": _number(properties.get("s2:nodata_pixel_percentage")),
-        "sun_zenith": zenith,
-        "baseline": str(properties.get("s2:processing_baseline") or ""),
-        "dn_offset": offset,
-        "offset_source": source,
-        "datatake": datatake(item),
-        "created": next((_naive_utc(value) for value in created if value), pd.NaT),
-        "origin_x": extent[0],
-        "origin_y": extent[1],
-        "width_m": extent[2],
-        "height_m": extent[3],
-        "hrefs": json.dumps(hrefs, sort_keys=True),
-        "geometry": _footprint(item),
-    }
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _extent(
-    item: Mapping[str, Any], assets: Mapping[str, Mapping[str, Any]], tile: str
-) -> tuple[int, tuple[float, float, float, float]]:
-    """EPSG code (0 unknown) and origin x, y, width, height in meters (NaN unknown)."""
-    properties = item["properties"]
-    code = properties.get("proj:epsg") or str(properties.get("proj:code") or "").removeprefix("EPSG:")
-    epsg = int(code or 0)
-    for source in (assets.get("B02", {}), *assets.values(), properties):
-        shape, transform = source.get("proj:shape"), source.get("proj:transform")
-        if shape is not None and transform is not None and len(transform) >= 6:
-            step_x, left, step_y, top = (float(transform[i]) for i in (0, 2, 4, 5))
-            return epsg, (left, top, int(shape[1]) * step_x, -int(shape[0]) * step_y)
-    if tile:
-        tile_epsg, xmin, ymin, xmax, ymax = grid.mgrs_tile_bounds(tile)
-        if epsg in (0, tile_epsg):
-            return tile_epsg, (xmin, ymax, xmax - xmin, ymax - ymin)
-    return epsg, (np.nan,) * 4
-
-
-def _extent_of_file(href: str, catalog: Mapping[str, Any]) -> tuple[int, tuple[float, float, float, float]]:
-    """Read the extent from a file, for catalogs that tell nothing about the grid."""
-
-    def look() -> tuple[int, tuple[float, float, float, float]]:
-        with open_href(href, sign_method=catalog.get("sign")) as file:
-            box = file.bounds
-            epsg = file.crs.to_epsg() if file.crs else None
-            return int(epsg or 0), (box.left, box.top, box.right - box.left, box.top - box.bottom)
-
-    return retry(look, f"reading the grid of {file_name(href)}")
-
-
-def _sentinel2_frame(rows: list[dict[str, Any]]) -> gpd.GeoDataFrame:
-    if rows:
-        return gpd.GeoDataFrame(rows, geometry="geometry", crs=4326)
-    empty = {
-        name: pd.Series(dtype=kind.to_pandas_dtype() if not pa.types.is_timestamp(kind) else "datetime64[ns]")
-        for name, kind in COLUMNS["items"].items()
-        if name != "geometry"
-    }
-    return gpd.GeoDataFrame(empty, geometry=gpd.GeoSeries([], crs=4326), crs=4326)
-
-
-# ---- MODIS items -----------------------------------------------------------------------------
-
-_MODIS_TILE = re.compile(r"\.(h\d\dv\d\d)\.")
-_MODIS_STAMP = re.compile(r"\.(\d{13})$")
-MODIS_COLUMNS = ("item_id", "collection", "catalog", "datetime", "platform", "produced", "tile", "hrefs")
-
-
-def _modis_tile(item: Mapping[str, Any]) -> str:
-    properties = item["properties"]
-    h, v = properties.get("modis:horizontal-tile"), properties.get("modis:vertical-tile")
-    if h is not None and v is not None:
-        return f"h{int(h):02d}v{int(v):02d}"
-    match = _MODIS_TILE.search(str(item["id"]))
-    return match.group(1) if match else ""
-
-
-def _modis_row(item: Mapping[str, Any], catalog: Mapping[str, Any], moment: pd.Timestamp) -> dict[str, Any]:
-    stamp = _MODIS_STAMP.search(str(item["id"]))
-    produced = stamp.group(1) if stamp else str(item["properties"].get("created") or "")
-    files = {
-        key: _resolve(asset["href"], item["base"])
-        for key, asset in item["assets"].items()
-        if asset.get("href")
-    }
-    return {
-        "item_id": str(item["id"]),
-        "collection": str(item.get("collection") or catalog.get("collection") or ""),
-        "catalog": str(catalog.get("name", "")),
-        "datetime": moment,
-        "platform": str(item["properties"].get("platform") or ""),
-        "produced": produced,
-        "tile": _modis_tile(item),
-        "hrefs": json.dumps(files, sort_keys=True),
-    }
-
-
-def _modis_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(MODIS_COLUMNS))
-    return frame.astype({"datetime": "datetime64[ns]"})
-
-
-_KINDS: dict[str, tuple[Callable, Callable, Callable]] = {
-    "sentinel-2": (_is_of_mgrs_tile, _sentinel2_row, _sentinel2_frame),
-    "modis": (lambda item, tile: _modis_tile(item) == tile, _modis_row, _modis_frame),
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+from pyproj import CRS
 
 from workflow_scripts.core.bands import ALL_BANDS, ASSET_NAMES, RESOLUTION_M, WAVELENGTH_NM
 from workflow_scripts.core.grid import MODIS_CRS, MODIS_RADIUS_M, MODIS_TILE_M
@@ -204,8 +205,6 @@ def modis_item(
 
 
 def _modis_wkt() -> str:
-    from pyproj import CRS
-
     return CRS.from_user_input(MODIS_CRS).to_wkt("WKT2_2019")
 
 

@@ -135,8 +135,7 @@ def composite(world: World, island: Island, first_day: int, *, version: int = 0)
         snow[here] = snow_fraction(world, island, ground, value)
 
     quality = _quality(island, rng, place)
-    quality = np.where((quality == GOOD) & (snow > 0.15), MARGINAL, quality)
-    quality = np.where((quality <= MARGINAL) & (quality != QUALITY_FILL) & (snow > 0.5), SNOW, quality)
+    quality = np.where((quality <= MARGINAL) & (quality != QUALITY_FILL) & (snow > 0.1), SNOW, quality)
 
     noise = world.evi_noise * rng.standard_normal(n)
     veil = rng.uniform(0.3, 0.9, n)

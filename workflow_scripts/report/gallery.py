@@ -74,7 +74,9 @@ def _strip(dataset: Dataset, location_id: str, *, white: float) -> tuple[str, li
             continue
         patch = index.loc[season]
         rgb = true_color(patches["dn10"].sel(season=season).to_numpy(), names, white=white)
-        cloud = "" if np.isnan(patch["cloud_fraction"]) else f", cloud {100 * patch['cloud_fraction']:.0f} %"
+        cloud = (
+            "" if np.isnan(patch["cloud_fraction"]) else f", cloud {100 * patch['cloud_fraction']:.0f}\u00a0%"
+        )
         caption = f"{season}, {patch['datetime']:%d %b %Y} ({patch['days_from_target']:+d} d{cloud})"
         alt = f"True color patch of location {location_id} in {season}, {patch['datetime']:%Y-%m-%d}"
         pictures.append(page.figure(pixels_uri(rgb, longest=LONGEST_PIXELS), alt=alt, caption=caption))

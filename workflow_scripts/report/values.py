@@ -19,7 +19,7 @@ REFERENCE_PATCH_BYTES = 13 * 256 * 256 * 2
 def values_section(dataset: Dataset) -> str:
     """Show the distribution of values and, where the dataset names it, the known NDVI curve."""
     figures = [_ndvi_histogram(dataset), _spectra(dataset)]
-    return page.grid(figures) + known_ndvi(dataset)
+    return page.grid(figures) + _weights(dataset) + known_ndvi(dataset)
 
 
 def storage_section(dataset: Dataset) -> str:
@@ -110,3 +110,14 @@ def _verified(dataset: Dataset) -> str:
     return page.paragraph(
         f"Verified: {dataset.verification['n_patches']:,} patches against index and checksums; {words}."
     )
+
+
+def _weights(dataset: Dataset) -> str:
+    if dataset.weights is None or not dataset.weights["n_locations"]:
+        return ""
+    rows = [
+        [name.replace("_", " "), page.share(dataset.weights[name], 1), page.share(paper, 1)]
+        for name, paper in dataset.weights["paper"].items()
+    ]
+    caption = f"Sampling weights: shares of the {dataset.weights['n_locations']:,} locations that train"
+    return page.table(["Kind", "Here", "SSL4Eco"], rows, caption=caption)
