@@ -19,7 +19,9 @@ def label_sources(wildcards):
 
 def other(file):
     """Input function: a file of the dataset that this one starts from."""
-    return lambda wildcards: f"results/datasets/{DATASETS[wildcards.dataset]['from']['dataset']}/{file}"
+    return (
+        lambda wildcards: f"results/datasets/{DATASETS[wildcards.dataset]['from']['dataset']}/{file}"
+    )
 
 
 checkpoint sample_locations:

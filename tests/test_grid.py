@@ -70,7 +70,16 @@ def test_cells_in_a_box_are_those_of_the_whole_grid():
 
 @pytest.mark.parametrize(
     ("lon", "lat", "zone"),
-    [(5, 60, 32), (2.9, 60, 31), (5, 64, 31), (8, 75, 31), (9, 75, 33), (21, 75, 35), (33, 78, 37), (180, 0, 60)],
+    [
+        (5, 60, 32),
+        (2.9, 60, 31),
+        (5, 64, 31),
+        (8, 75, 31),
+        (9, 75, 33),
+        (21, 75, 35),
+        (33, 78, 37),
+        (180, 0, 60),
+    ],
 )
 def test_utm_zones_of_norway_svalbard_and_the_antimeridian(lon, lat, zone):
     assert grid.utm_zone(lon, lat) == zone

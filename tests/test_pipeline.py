@@ -185,9 +185,7 @@ def test_killed_and_restarted_run_ends_in_the_same_store(built, world):
     run(world, "dataset", config=SMALL)
     xr.testing.assert_identical(values(built), values(world))
     columns = ["location_id", "season", "status", "item_id", "checksum"]
-    expected, got = (
-        pd.read_parquet(f / DATASET / "patches.parquet")[columns] for f in (built, world)
-    )
+    expected, got = (pd.read_parquet(f / DATASET / "patches.parquet")[columns] for f in (built, world))
     pd.testing.assert_frame_equal(expected, got)
 
 
@@ -195,7 +193,16 @@ def test_killed_and_restarted_run_ends_in_the_same_store(built, world):
 def checkout(tmp_path_factory):
     """A copy of the code that a test may edit."""
     copy = tmp_path_factory.mktemp("checkout")
-    for name in ("Snakefile", "config.yaml", "rules", "workflow_scripts", "pretrain", "schemas", "envs", "profiles"):
+    for name in (
+        "Snakefile",
+        "config.yaml",
+        "rules",
+        "workflow_scripts",
+        "pretrain",
+        "schemas",
+        "envs",
+        "profiles",
+    ):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -278,7 +285,9 @@ def test_wrong_points_end_in_one_clear_message(tmp_path, case):
 
 
 def test_series_without_a_valid_value(tmp_path):
-    series = pd.DataFrame({"location_id": ["alp"] * 30, "date": pd.date_range("2012-01-01", periods=30, freq="16D")})
+    series = pd.DataFrame(
+        {"location_id": ["alp"] * 30, "date": pd.date_range("2012-01-01", periods=30, freq="16D")}
+    )
     config = write_own_data(tmp_path, series=series.assign(evi=np.nan))
     printed = run(tmp_path, "phenology", config=config, good=False)
     assert "series.csv" in printed and "valid" in printed and "Traceback" not in printed
@@ -300,7 +309,9 @@ def test_empty_catalog(world):
         **SMALL,
         "catalogs": {"empty": {"type": "geoparquet", "path": "empty.parquet", "conventions": "earth-search"}},
     }
-    config["datasets"] = {"small": {**SMALL["datasets"]["small"], "scenes": {"catalog": "empty", "years": [2021, 2022]}}}
+    config["datasets"] = {
+        "small": {**SMALL["datasets"]["small"], "scenes": {"catalog": "empty", "years": [2021, 2022]}}
+    }
     config["datasets"]["small"]["seasons"] = {"strategy": "calendar"}
     printed = run(world, "scenes", config=config, good=False)
     assert "empty" in printed and "Traceback" not in printed

@@ -98,9 +98,7 @@ def _dataset(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _expand_seeds(
-    models: Mapping[str, Any], seed: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _expand_seeds(models: Mapping[str, Any], seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """One model per seed: NAME-s1, NAME-s2; without `seeds` the name stays."""
     for name, entry in models.items():
         options = {key: value for key, value in entry.items() if key != "seeds"}
@@ -112,8 +110,7 @@ def _expand_seeds(
 
 def _problems(document: Mapping[str, Any], schema_folder: Path) -> Iterator[str]:
     documents = {
-        path.name: yaml.safe_load(path.read_text())
-        for path in sorted(schema_folder.glob("*.schema.yaml"))
+        path.name: yaml.safe_load(path.read_text()) for path in sorted(schema_folder.glob("*.schema.yaml"))
     }
     registry = Registry().with_resources(
         (name, Resource.from_contents(content)) for name, content in documents.items()

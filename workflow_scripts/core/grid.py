@@ -84,9 +84,7 @@ def cell_ids(row: ArrayLike, column: ArrayLike) -> pa.Array:
     return pc.binary_join_element_wise(name(row, "UD"), name(column, "RL"), "_")
 
 
-def cells(
-    spacing_m: float, *, bounds: tuple[float, float, float, float] | None = None
-) -> pd.DataFrame:
+def cells(spacing_m: float, *, bounds: tuple[float, float, float, float] | None = None) -> pd.DataFrame:
     """List the cells of the grid, row by row from the south.
 
     Parameters
@@ -128,9 +126,7 @@ def cells(
     return result
 
 
-def cell_at(
-    lon: ArrayLike, lat: ArrayLike, spacing_m: float, *, majortom_edges: bool = False
-) -> np.ndarray:
+def cell_at(lon: ArrayLike, lat: ArrayLike, spacing_m: float, *, majortom_edges: bool = False) -> np.ndarray:
     """Name the cell that holds each point.
 
     Parameters
@@ -236,8 +232,9 @@ def hilbert_index(lon: ArrayLike, lat: ArrayLike, *, bits: int = 20) -> np.ndarr
         right, up = (x & step) > 0, (y & step) > 0
         index += step * step * ((3 * right) ^ up)
         flip = ~up & right
-        x, y = np.where(flip, step - 1 - (x & (step - 1)), x & (step - 1)), np.where(
-            flip, step - 1 - (y & (step - 1)), y & (step - 1)
+        x, y = (
+            np.where(flip, step - 1 - (x & (step - 1)), x & (step - 1)),
+            np.where(flip, step - 1 - (y & (step - 1)), y & (step - 1)),
         )
         x, y = np.where(up, x, y), np.where(up, y, x)
         step >>= 1
@@ -315,9 +312,7 @@ def _square_tiles(zone: int, south: bool, column: int, row: int) -> list[str]:
     letters = _MGRS_COLUMNS[(zone - 1) % 3][column - 1]
     letters += _MGRS_ROWS[(row + (5 if zone % 2 == 0 else 0)) % 20]
     epsg = (32700 if south else 32600) + zone
-    corners = unproject(
-        [column * 1e5, column * 1e5 + 1e5] * 2, [row * 1e5] * 2 + [row * 1e5 + 1e5] * 2, epsg
-    )
+    corners = unproject([column * 1e5, column * 1e5 + 1e5] * 2, [row * 1e5] * 2 + [row * 1e5 + 1e5] * 2, epsg)
     low, high = np.min(corners[1]), np.max(corners[1])
     first, last = (int(np.clip((lat + 80) // 8, 0, 19)) for lat in (low + 1e-6, high - 1e-6))
     if not south:
@@ -364,9 +359,7 @@ def mgrs_tiles(lon: ArrayLike, lat: ArrayLike, size_m: float) -> list[list[str]]
     return [list(dict.fromkeys(tiles)) for tiles in found]
 
 
-def _tiles_holding(
-    zone: int, south: bool, x: float, y: float, half: float, *, own: bool
-) -> list[str]:
+def _tiles_holding(zone: int, south: bool, x: float, y: float, half: float, *, own: bool) -> list[str]:
     tiles = []
     for column in {int(x // 1e5), int((x - 9_800) // 1e5)}:
         for row in {int(y // 1e5), int((y + 9_800) // 1e5)}:

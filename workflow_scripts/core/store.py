@@ -57,8 +57,7 @@ def _spec(dims: str, dtype: str, fill: Any, long_name: str, **attributes: Any) -
 _DN = {
     "units": "1",
     "reflectance_scale": bands.REFLECTANCE_SCALE,
-    "comment": "surface reflectance = DN * reflectance_scale; radiometric offset removed; "
-    "0 = no data",
+    "comment": "surface reflectance = DN * reflectance_scale; radiometric offset removed; 0 = no data",
 }
 
 ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
@@ -112,9 +111,7 @@ ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
         "sun_zenith": _spec(
             "location season", "float32", np.nan, "sun zenith angle of the scene", units="degree"
         ),
-        "aligned": _spec(
-            "location", "bool", False, "all patches of the location share CRS and origin"
-        ),
+        "aligned": _spec("location", "bool", False, "all patches of the location share CRS and origin"),
     }
 )
 """Arrays that hold one object per shard."""
@@ -354,9 +351,7 @@ def empty_shard(path: str | os.PathLike, shard: int) -> dict[str, np.ndarray]:
     }
 
 
-def read_shard(
-    path: str | os.PathLike, shard: int
-) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
+def read_shard(path: str | os.PathLike, shard: int) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
     """Read a shard as far as its objects can be read.
 
     Returns
@@ -517,9 +512,7 @@ def cube10(dataset: xr.Dataset, names: Sequence[str] = bands.ALL_BANDS) -> xr.Da
     return cube.sel(band=list(names)).assign_attrs(units="1", long_name="DN at 10 m")
 
 
-def _upsample_patch(
-    values: np.ndarray, below: float, right: float, *, factor: int, n: int
-) -> np.ndarray:
+def _upsample_patch(values: np.ndarray, below: float, right: float, *, factor: int, n: int) -> np.ndarray:
     dn = np.where(values == 0, np.nan, values).astype(np.float32)
     if np.isnan(below) or np.isnan(right):
         return np.full((dn.shape[0], n, n), np.nan, np.float32)
@@ -541,5 +534,3 @@ def ndvi10(dataset: xr.Dataset) -> xr.DataArray:
     return xr.apply_ufunc(
         bands.ndvi, near_infrared, red, dask="parallelized", output_dtypes=[np.float32]
     ).rename("ndvi")
-
-
