@@ -92,3 +92,7 @@ rule all:
     default_target: True
     input:
         rules.report.input,
+
+
+onsuccess:
+    check_targets()

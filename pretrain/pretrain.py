@@ -123,7 +123,7 @@ def main(job: Any) -> None:
 
     encoder = Path(job.output.encoder)
     checkpoints = encoder.parent / "checkpoints"
-    dataset_digest = samples.dataset_digest(patches)
+    dataset_digest = tables.dataset_digest(patches)
     learned = recipes.what_is_learned(options)
     prepare_checkpoints(checkpoints, {"version": VERSION, "dataset_digest": dataset_digest, **learned})
     samples.write_samples(checkpoints / "samples.npz", chosen)

@@ -3,7 +3,6 @@
 Read once from the dataset's tables, checked, and handed to the training processes as one file.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,13 +86,6 @@ def select_samples(patches: pd.DataFrame, weights: pd.DataFrame, *, seasons: Seq
         day_of_year=day_of_year,
         seasons=np.asarray(seasons, np.str_),
     )
-
-
-def dataset_digest(patches: pd.DataFrame) -> str:
-    """Digest which patches a dataset holds, 16 hexadecimal digits, whatever the order of rows."""
-    stored = patches.loc[patches["status"] == "ok", ["location_id", "season", "checksum"]]
-    lines = sorted(map("\t".join, stored.astype(str).itertuples(index=False, name=None)))
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def write_samples(path: str | os.PathLike, samples: Samples) -> None:

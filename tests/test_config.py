@@ -82,3 +82,35 @@ def test_lists_are_replaced_not_merged():
         "a": [3],
         "b": {"c": 1, "d": 2},
     }
+
+
+@pytest.mark.parametrize("names", [["ssl4eco"], ["ssl4eco", "ssl4eco-calendar"], ["region"]], ids="+".join)
+def test_recipes_are_valid(names):
+    user = {}
+    for name in names:
+        user = config.overlay(user, yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text()))
+    settings = load(**user)
+    assert "demo" not in settings.datasets
+    if "ssl4eco-calendar" in names:
+        first, second = settings.datasets["ssl4eco"], settings.datasets["ssl4eco-calendar"]
+        assert second["locations"] == first["locations"]
+        assert second["seasons"]["strategy"] == "calendar"
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"from": {"dataset": "nowhere", "until": "locations"}}, ["from.dataset", "'nowhere'"]),
+        (
+            {"from": {"dataset": "demo", "until": "locations"}, "locations": {"spacing_m": 500}},
+            ["variant.locations", "remove it"],
+        ),
+        ({"from": {"dataset": "variant", "until": "phenology"}}, ["starts from another dataset itself"]),
+    ],
+)
+def test_variants_of_a_dataset_take_over_or_are_refused(entry, words):
+    document = changed("datasets.variant", entry)
+    with pytest.raises(ValueError) as error:
+        config.load(document, ROOT / "schemas")
+    for word in words:
+        assert word in str(error.value)

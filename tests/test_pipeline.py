@@ -213,13 +213,42 @@ def checkout(tmp_path_factory):
 
 def test_an_edited_comment_reruns_nothing_and_an_edited_constant_its_users(folder, checkout):
     snakefile = checkout / "Snakefile"
-    seasons = checkout / "workflow_scripts/core/seasons.py"
-    seasons.write_text(seasons.read_text() + "\n# one more comment\n")
+    module = checkout / "workflow_scripts/phenology/climatology.py"
+    module.write_text(module.read_text().replace('"""', '"""Words. ', 1) + "\n# one more comment\n")
     assert planned(folder, "dataset", config=SMALL, snakefile=snakefile) == {}
-    seasons.write_text(seasons.read_text().replace("YEAR_DAYS = 365.25", "YEAR_DAYS = 365.2425"))
+    module.write_text(module.read_text() + "\nANYTHING = 1\n")
     jobs = planned(folder, "dataset", config=SMALL, snakefile=snakefile)
-    assert {"define_seasons", "select_scenes"} <= set(jobs)
-    assert "read_tile" not in jobs
+    assert {"define_seasons", "select_scenes", "retrieve_patches"} <= set(jobs)
+    assert not {"sample_locations", "read_tile", "estimate_phenology", "search_tile"} & set(jobs)
+
+
+def test_code_of_retrieval_and_training_reruns_by_its_version_only(folder, checkout):
+    snakefile = checkout / "Snakefile"
+    module = checkout / "workflow_scripts/retrieve_patches.py"
+    module.write_text(module.read_text() + "\nANYTHING = 1\n")
+    assert planned(folder, "dataset", config=SMALL, snakefile=snakefile) == {}
+    module.write_text(module.read_text().replace("VERSION = 1", "VERSION = 2", 1))
+    jobs = planned(folder, "dataset", config=SMALL, snakefile=snakefile)
+    assert jobs["retrieve_patches"] == 3 and "select_scenes" not in jobs
+
+
+def test_a_target_that_snakemake_left_out_is_an_error(folder):
+    """See check_targets in rules/common.smk."""
+    model = {"dataset": "small", "objective": "seco", "backbone": "resnet18", "device": "cpu", "steps": 2}
+    model |= {"batch_size": 4, "queue_size": 8, "crop_px": 32}
+    config = {**SMALL, "models": {"tiny": model}}
+    (folder / DATASET / "patches.zarr/scl/c.1.0.0.0").unlink()
+    target = "results/models/tiny/encoder.safetensors"
+    printed = run(folder, target, config=config, good=False)
+    assert f"run the same command again for: {target}" in printed
+    run(folder, target, config=config)
+    metrics = (folder / "results/models/tiny/metrics.jsonl").stat().st_mtime_ns
+    # other data do not train again; another parameter does
+    (folder / DATASET / "patches.zarr/scl/c.0.0.0.0").unlink()
+    assert "pretrain" not in planned(folder, "pretrained", config=config)
+    model["steps"] = 3
+    assert planned(folder, "pretrained", config={**SMALL, "models": {"tiny": model}})["pretrain"] == 1
+    assert (folder / "results/models/tiny/metrics.jsonl").stat().st_mtime_ns == metrics
 
 
 # ---- users' own data -------------------------------------------------------------------------
@@ -260,10 +289,6 @@ def test_own_points_and_series_in_another_directory(tmp_path):
     seasons = pd.read_parquet(tmp_path / "results/datasets/mysites/seasons.parquet")
     assert len(seasons) == 8 and (seasons["source"] == "observed").all()
     assert not (tmp_path / "resources").exists()
-
-
-def short(series):
-    return series
 
 
 ERRORS = {
@@ -320,22 +345,59 @@ def test_empty_catalog(world):
 def test_corrupt_scene_is_recorded_and_never_a_zero_patch(folder):
     index = pd.read_parquet(folder / DATASET / "patches.parquet").query("status == 'ok'")
     item = index["item_id"].value_counts().idxmax()
-    hit = index[index["item_id"] == item]
-    shard = int(hit["location"].iloc[0]) // 8
     broken = [p for p in (folder / "resources/demo/scenes").rglob("*.tif") if item in str(p)]
-    assert broken
     for path in broken:
-        content = path.read_bytes()
+        size = path.stat().st_size
         path.unlink()  # a hard link to the shared world: never write through it
-        path.write_bytes(content[: len(content) // 2])
-    shutil.rmtree(folder / DATASET / "patches.zarr/dn10")
-    shutil.copytree(folder / DATASET / "patches.zarr/dn20", folder / "unused")
-    (folder / DATASET / "patches.zarr/dn10").mkdir()
-    run(folder, "patches", config=SMALL, good=True)
+        path.write_bytes(b"II*\0" + b"rubbish!" * (size // 8))
+    for path in (folder / DATASET / "patches.zarr/dn10").glob("c.*"):
+        path.unlink()
+    run(folder, "patches", config=SMALL)
     after = pd.read_parquet(folder / DATASET / "patches.parquet")
-    assert item not in set(after.loc[after["status"] == "ok", "item_id"]) or shard >= 0
+    stored = after.query("status == 'ok'")
+    assert broken and item not in set(stored["item_id"])
+    assert len(stored) < len(index) or set(stored["item_id"]) - set(index["item_id"])
+    assert (after.loc[after["status"] == "missing", "reason"] != "").all()
     store = values(folder)
-    ok = after.query("status == 'ok'")
     seasons = store["season"].values.tolist()
-    for row in ok.itertuples():
+    for row in stored.itertuples():
         assert store["dn10"][row.location, seasons.index(row.season)].values.any()
+
+
+def test_locations_over_the_sea_are_listed_with_their_reason(world):
+    land = pd.read_parquet(world / "resources/demo/truth/phenology.parquet")[["lon", "lat"]].iloc[0]
+    sites = pd.DataFrame(
+        {"location_id": ["land", "sea"], "lon": [land["lon"], 30.0], "lat": [land["lat"], 50.0]}
+    )
+    sites.to_csv(world / "sites.csv", index=False)
+    options = {**SMALL["datasets"]["small"], "seasons": {"strategy": "calendar"}}
+    options["locations"] = {"design": "file", "path": "sites.csv", "per_shard": 2}
+    run(world, "patches", config={"datasets": {"small": options}})
+    index = pd.read_parquet(world / DATASET / "patches.parquet").set_index("location_id")
+    assert (index.loc["sea", "status"] == "missing").all()
+    assert (index.loc["sea", "reason"] == "no_candidate").all()
+    assert (index.loc["land", "status"] == "ok").any()
+
+
+def test_full_disk_is_one_clear_message_and_loses_nothing(folder, tmp_path):
+    expected = values(folder)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    try:
+        target = folder / DATASET / "patches.zarr"
+        (target / "dn10/c.1.0.0.0.0").unlink()
+        subprocess.run(["cp", "-a", target, disk / "patches.zarr"], check=True)
+        shutil.rmtree(target)
+        target.symlink_to(disk / "patches.zarr")
+        free = shutil.disk_usage(disk).free
+        (disk / "ballast").write_bytes(bytes(max(0, free - 100_000)))
+        printed = run(folder, "patches", config=SMALL, good=False)
+        assert "No space left on device" in printed
+        (disk / "ballast").unlink()
+        run(folder, "patches", "--rerun-incomplete", config=SMALL)
+        xr.testing.assert_identical(expected, values(folder))
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -8,10 +8,11 @@ import torch
 
 from pretrain.data import PatchDataset, PatchReader, plan_bands, prefetch, to_images
 from pretrain.reader import ShardedPatchArray, open_arrays
-from pretrain.samples import dataset_digest, read_samples, select_samples, write_samples
+from pretrain.samples import read_samples, select_samples, write_samples
 from tests.pretrain_world import make_world
 from workflow_scripts.core import bands, store, tables
 from workflow_scripts.core.seasons import SEASONS
+from workflow_scripts.core.tables import dataset_digest
 
 BANDS = ("B04", "NDVI", "B8A", "B02", "B01", "B12")
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -105,6 +106,22 @@ def test_damaged_and_absent_objects_are_told_apart_from_good_ones(path):
     assert [name for name, good in readable.items() if not good] == ["dn20", "epsg"]
     assert not arrays["dn20"].any()
     assert arrays["dn10"].any()
+
+
+def test_store_behind_a_link_to_another_disk(path, tmp_path):
+    moved = tmp_path / "elsewhere" / "moved.zarr"
+    moved.parent.mkdir()
+    path.rename(moved)
+    path.symlink_to(moved)
+    seen = []
+    original = os.replace
+    try:
+        os.replace = lambda a, b: (seen.append((a, b)), original(a, b))
+        store.write_shard(path, 0, fill(store.empty_shard(path, 0)))
+    finally:
+        os.replace = original
+    assert seen and all(moved.parent in Path(a).parents for a, _ in seen)
+    assert store.open_store(path)["dn10"][:4].values.all()
 
 
 def test_store_grows_at_its_end_and_keeps_what_it_has(path):

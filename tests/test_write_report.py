@@ -9,6 +9,7 @@ import pytest
 from tests import fabricate
 from workflow_scripts import summarize_bands, weigh_locations, write_report
 from workflow_scripts.core.seasons import TRANSITIONS
+from workflow_scripts.core.tables import dataset_digest
 from workflow_scripts.report import gallery, inputs, maps, phenology, reference, tasks, timing, training
 
 NOTICE = "A made world says nothing about the Earth."
@@ -93,7 +94,7 @@ def world(tmp_path_factory):
         "reference_phenology": str(folder / "known.parquet"),
         "reference_ndvi": str(folder / "ndvi.csv"),
     }
-    digest = training.dataset_digest(pd.read_parquet(files["patches"]))
+    digest = dataset_digest(pd.read_parquet(files["patches"]))
     named = {f"datasets/made/{kind}": path for kind, path in files.items()}
     for seed, recorded in ((1, digest), (2, "another")):
         model = fabricate.write_model(folder / f"seco-s{seed}", seed=seed, dataset_digest=recorded)
@@ -279,13 +280,6 @@ def test_true_color_has_one_stretch_and_shows_holes():
     picture = gallery.true_color(dn, ["B02", "B03", "B04", "B08"], white=0.25)
     assert picture[0, 0].tolist() == [255, 255, 255]
     assert picture[0, 1].tolist() == [225, 225, 225]
-
-
-def test_digest_of_the_dataset_is_that_of_training(world):
-    samples = pytest.importorskip("pretrain.samples")
-    assert samples.dataset_digest(world["dataset"].patches) == training.dataset_digest(
-        world["dataset"].patches
-    )
 
 
 def test_combined_seeds():

@@ -26,7 +26,6 @@ import zarr
 
 from pretrain.data import Batch, PatchReader, prefetch
 from pretrain.downstream.encoders import Embedder, open_embedder
-from pretrain.samples import dataset_digest
 from workflow_scripts.core import tables
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.store import open_store
@@ -203,7 +202,7 @@ def main(job: Any) -> None:
             "model": job.wildcards.model,
             "encoder_digest": embedder.digest,
             "dataset": job.wildcards.dataset,
-            "dataset_digest": dataset_digest(patches),
+            "dataset_digest": tables.dataset_digest(patches),
             "bands": list(embedder.bands),
             **embedder.facts,
         },

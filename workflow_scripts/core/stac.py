@@ -475,7 +475,7 @@ def _asset_fields(schema: pa.Schema, catalog: Mapping[str, Any], kind: str) -> l
     if "assets" not in schema.names:
         raise ValueError(f"catalog {catalog.get('name', '')!r}: its Parquet file has no column 'assets'")
     assets = schema.field("assets").type
-    keys = [field.name for field in assets]
+    keys = [field.name for field in assets] if pa.types.is_struct(assets) else []  # without rows: no type
     fields = ("href",)
     if kind == "sentinel-2":
         wanted = set(bands.ASSET_NAMES[catalog["conventions"]].values())

@@ -384,7 +384,7 @@ def write_shard(path: str | os.PathLike, shard: int, arrays: Mapping[str, np.nda
     shard : number of the shard
     arrays : an array for each of `ARRAYS`, first axis the shard's locations
     """
-    path = Path(path)
+    path = Path(path).resolve()  # staging must be on the store's own file system, also behind a link
     first, last = shard_range(path, shard)
     objects = dict(zip(ARRAYS, shard_objects(shard), strict=True))
     staging = path.with_name(f"{path.name}.staging") / str(shard)

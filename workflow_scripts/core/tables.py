@@ -4,6 +4,7 @@ Times are naive UTC. A missing string is "", a missing time NaT, a missing numbe
 integers, -1 (0 for EPSG codes).
 """
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -269,3 +270,15 @@ def read_table(
     if "geometry" in wanted:
         return gpd.read_parquet(path, columns=wanted)
     return pd.read_parquet(path, columns=wanted)
+
+
+def dataset_digest(patches: pd.DataFrame) -> str:
+    """Digest which patches a dataset holds, 16 hexadecimal digits, whatever the order of rows.
+
+    Parameters
+    ----------
+    patches : columns `location_id`, `season`, `status`, `checksum` of table `patches`
+    """
+    stored = patches.loc[patches["status"] == "ok", ["location_id", "season", "checksum"]]
+    lines = sorted(map("\t".join, stored.astype(str).itertuples(index=False, name=None)))
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()

@@ -1,12 +1,12 @@
 """Training curves per seed, and encoders whose data have changed since."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.core.tables import dataset_digest
 from workflow_scripts.report import page
 from workflow_scripts.report.drawing import LINES, OKABE_ITO, legend_below, picture
 from workflow_scripts.report.inputs import Dataset, Model
@@ -25,6 +25,12 @@ CURVES = (
 """Prefix of the metric, axis label, caption."""
 
 
+QUEUE_NOTE = (
+    "The queue of negatives begins with random vectors, which are easy to tell apart: the loss starts low "
+    "and rises until the queue holds keys of places (its size over the batch size, in steps). Judge it from there on."
+)
+
+
 def training_section(models: Sequence[Model]) -> str:
     """Show loss, top-1 and spread over the steps, one line per seed."""
     trained = [model for model in models if model.metrics is not None and len(model.metrics)]
@@ -33,7 +39,7 @@ def training_section(models: Sequence[Model]) -> str:
         seeds = list(group)
         figures = [_loss(seeds)]
         figures += [_per_space(seeds, *curve) for curve in CURVES]
-        parts.append(page.heading(family) + page.grid(figures))
+        parts.append(page.heading(family) + page.paragraph(QUEUE_NOTE) + page.grid(figures))
     return "".join(parts) + training_table(trained)
 
 
@@ -66,18 +72,6 @@ def training_table(models: Sequence[Model]) -> str:
         "Waiting for data, %",
     ]
     return page.table(header, rows, caption="Runs")
-
-
-def dataset_digest(patches: pd.DataFrame) -> str:
-    """Digest which patches a dataset holds, as training records it.
-
-    Parameters
-    ----------
-    patches : columns `location_id`, `season`, `status`, `checksum`
-    """
-    stored = patches.loc[patches["status"] == "ok", ["location_id", "season", "checksum"]]
-    lines = sorted(map("\t".join, stored.astype(str).itertuples(index=False, name=None)))
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def stale_warnings(datasets: Sequence[Dataset], models: Sequence[Model]) -> list[str]:
