@@ -232,6 +232,18 @@ def test_code_of_retrieval_and_training_reruns_by_its_version_only(folder, check
     assert jobs["retrieve_patches"] == 3 and "select_scenes" not in jobs
 
 
+def test_a_variant_starts_from_another_datasets_files(folder):
+    variant = {"from": {"dataset": "small", "until": "phenology"}, "seasons": {"names": ["a", "b", "c", "d"]}}
+    config = {"datasets": {**SMALL["datasets"], "variant": variant}}
+    run(folder, "phenology", config=config)
+    first, second = folder / DATASET, folder / "results/datasets/variant"
+    for name in ("locations.parquet", "phenology_cycles.parquet"):
+        pd.testing.assert_frame_equal(pd.read_parquet(first / name), pd.read_parquet(second / name))
+    assert pd.read_parquet(second / "seasons.parquet")["season"].unique().tolist() == ["a", "b", "c", "d"]
+    assert not (second / "greenness").exists()
+    assert "Nothing to be done" in run(folder, "phenology", config=config)
+
+
 def test_a_target_that_snakemake_left_out_is_an_error(folder):
     """See check_targets in rules/common.smk."""
     model = {"dataset": "small", "objective": "seco", "backbone": "resnet18", "device": "cpu", "steps": 2}
