@@ -9,7 +9,7 @@ from pyproj import Geod
 from workflow_scripts.core import grid
 
 LON = st.floats(-180, 179.999999)
-LAT = st.floats(-84.7, 84.7)
+LAT = st.floats(-82, 82)
 SPACING = st.sampled_from([700, 2560, 10_000, 23_000, 100_000, 320_000])
 
 

@@ -466,6 +466,8 @@ def _scan(
     for key, field in _asset_fields(schema, catalog, kind):
         columns[f"assets|{key}|{field}"] = ds.field("assets", key, field)
     wanted = [*_tile_filter(schema, catalog, tile, kind), *_year_filter(schema, years)]
+    if dataset.count_rows() == 0:  # its columns may have no type to compare with
+        wanted = []
     condition = functools.reduce(operator.and_, wanted) if wanted else None
     return dataset.to_table(columns=columns, filter=condition)
 
