@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import xarray as xr
 import yaml
+from rasterio.windows import Window
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # one process builds the world once for them all
+from workflow_scripts.core.grid import modis_pixel
+
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "results/datasets/small"
 SMALL = {
@@ -132,6 +135,45 @@ def test_every_chosen_scene_lies_in_its_window(built):
     length = np.mod(both["end_doy"] - both["start_doy"], 365.25)
     # scenes are dated to the second and windows to the day: a window holds its whole last day
     assert (since_start < length + 1).all()
+
+
+def test_dates_agree_with_the_worlds_truth(built):
+    """Mean absolute error of each transition at most six days, cycles matched by their peak."""
+    truth = pd.read_parquet(built / "resources/demo/truth/phenology.parquet")
+    locations = pd.read_parquet(built / DATASET / "locations.parquet")
+    cycles = pd.read_parquet(built / DATASET / "phenology_cycles.parquet")
+    tile, row, column = modis_pixel(locations["lon"], locations["lat"])
+    places = pd.DataFrame(
+        {"location_id": locations["location_id"], "tile": tile, "row": row, "column": column}
+    )
+    both = cycles.merge(places, on="location_id").merge(
+        truth, on=["tile", "row", "column"], suffixes=("", "_true")
+    )
+    both = both[(both["peak"] - both["peak_true"]).abs() < pd.Timedelta(days=60)]
+    assert len(both) > 40
+    for name in ("greenup", "maturity", "senescence", "dormancy"):
+        error = (both[name] - both[f"{name}_true"]).dt.days.abs().mean()
+        assert error <= 6, (name, error)
+
+
+def test_stored_dn_are_the_files_pixels_less_the_offset(built):
+    index = pd.read_parquet(built / DATASET / "patches.parquet").query("status == 'ok'")
+    store = xr.open_zarr(built / DATASET / "patches.zarr")
+    bands = {"B02": ("dn10", 0), "B08": ("dn10", 3), "B11": ("dn20", 4), "B09": ("dn60", 1)}
+    assert set(index["dn_offset"]) == {0, 1000}
+    for row in index.groupby("dn_offset").sample(4, random_state=0).itertuples():
+        for band, (array, position) in bands.items():
+            patch = store[array].sel(season=row.season)[row.location, position].values
+            place = store.sel(season=row.season).isel(location=row.location)
+            suffix = "60" if array == "dn60" else ""
+            x, y = float(place[f"origin{suffix}_x"]), float(place[f"origin{suffix}_y"])
+            with rasterio.open(built / f"resources/demo/scenes/{row.item_id}/{band}.tif") as file:
+                column, top = ~file.transform @ (x, y)
+                assert column == round(column) and top == round(top)
+                window = Window(round(column), round(top), patch.shape[1], patch.shape[0])
+                pixels = file.read(1, window=window, boundless=True, fill_value=0).astype(int)
+            expected = np.where(pixels == 0, 0, np.maximum(pixels - row.dn_offset, 1))
+            np.testing.assert_array_equal(patch, expected)
 
 
 def test_running_again_does_nothing(folder):
