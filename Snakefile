@@ -21,11 +21,13 @@ include: "rules/report.smk"
 localrules:
     all,
     sample,
+    estimate,
     phenology,
     scenes,
     patches,
     dataset,
     verify,
+    publish,
     pretrained,
     evaluated,
     report,
@@ -34,6 +36,13 @@ localrules:
 rule sample:
     input:
         per_dataset("locations.parquet"),
+
+
+rule estimate:
+    input:
+        per_dataset("estimate.json"),
+    shell:
+        "cat {input}"
 
 
 rule phenology:
@@ -67,6 +76,12 @@ rule dataset:
 rule verify:
     input:
         per_dataset("verification.json", having=has_catalog),
+
+
+rule publish:
+    input:
+        rules.dataset.input,
+        per_dataset("collection.json", having=has_catalog),
 
 
 rule pretrained:

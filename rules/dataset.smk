@@ -80,3 +80,34 @@ rule write_dataset_card:
         "../envs/geo.yaml"
     script:
         "../workflow_scripts/write_dataset_card.py"
+
+
+def greenness_years(wildcards):
+    """Params function: years of vegetation index that are read from a catalog; none for own series."""
+    options = DATASETS[wildcards.dataset]
+    is_read = uses_phenology(wildcards.dataset) and options["greenness"]["source"] == "modis"
+    return options["greenness"]["years"] if is_read else None
+
+
+rule estimate_cost:
+    input:
+        jobs="results/datasets/{dataset}/jobs.json",
+    output:
+        estimate="results/datasets/{dataset}/estimate.json",
+    log:
+        "results/logs/{dataset}/estimate_cost.log",
+    benchmark:
+        "results/logs/{dataset}/estimate_cost.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("workflow_scripts.estimate_cost"),
+        seasons=option("seasons", "names"),
+        size_m=option("patches", "size_m"),
+        greenness_years=greenness_years,
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/estimate_cost.py"

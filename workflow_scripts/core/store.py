@@ -117,12 +117,13 @@ ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
 """Arrays that hold one object per shard."""
 
 PIXELS = ("dn10", "dn20", "dn60", "scl")
-_BANDS = {"band10": bands.BANDS10, "band20": bands.BANDS20, "band60": bands.BANDS60}
+BAND_NAMES = {"band10": bands.BANDS10, "band20": bands.BANDS20, "band60": bands.BANDS60}
+"""Bands along each band dimension."""
 _RESOLUTION = {"10": 10, "20": 20, "60": 60}
 
 
 def _sizes(n_seasons: int, size_m: int) -> dict[str, int]:
-    sizes = {"season": n_seasons} | {name: len(names) for name, names in _BANDS.items()}
+    sizes = {"season": n_seasons} | {name: len(names) for name, names in BAND_NAMES.items()}
     for suffix, resolution in _RESOLUTION.items():
         n = grid.n_pixels(size_m, resolution)
         sizes |= {f"y{suffix}": n, f"x{suffix}": n}
@@ -210,7 +211,7 @@ def create_store(
         "lat": (("location",), locations["lat"].to_numpy(float), {"units": "degrees_north"}),
         "season": (("season",), np.array(list(seasons), object), {"long_name": "season"}),
     }
-    for name, names in _BANDS.items():
+    for name, names in BAND_NAMES.items():
         wavelengths = [bands.WAVELENGTH_NM[band] for band in names]
         attrs = {"long_name": "Sentinel-2 band", "wavelength_nm": wavelengths}
         coordinates[name] = ((name,), np.array(names, object), attrs)
@@ -486,7 +487,7 @@ def cube10(dataset: xr.Dataset, names: Sequence[str] = bands.ALL_BANDS) -> xr.Da
         wanted = [name for name in names if bands.RESOLUTION_M[name] == int(suffix)]
         if not wanted:
             continue
-        positions = [_BANDS[f"band{suffix}"].index(name) for name in wanted]
+        positions = [BAND_NAMES[f"band{suffix}"].index(name) for name in wanted]
         part = dataset[f"dn{suffix}"].isel({f"band{suffix}": positions})
         zero = xr.zeros_like(dataset["origin_x"])
         below, right = zero, zero
