@@ -188,6 +188,7 @@ rule define_seasons:
             key: DATASETS[w.dataset]["phenology"].get(key, default)
             for key, default in CLIMATOLOGY.items()
         },
+        max_sun_zenith=lambda w: DATASETS[w.dataset]["scenes"].get("max_sun_zenith", 85),
         seed=SEED,
     conda:
         "../envs/geo.yaml"

@@ -139,6 +139,7 @@ def seasons(places):
                     "donor_distance_km": 1.0 if filled else np.nan,
                     "n_years": 0 if filled else 4,
                     "spread_days": np.nan if filled else 3.0,
+                    "sunlit_days": 30.0,
                 }
             )
     return pd.DataFrame(rows)

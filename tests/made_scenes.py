@@ -158,7 +158,7 @@ def make_windows(ids, windows=SEASONS):
                     "n_years": 0,
                 }
             )
-    frame = pd.DataFrame(rows).assign(donor_distance_km=np.nan, spread_days=np.nan)
+    frame = pd.DataFrame(rows).assign(donor_distance_km=np.nan, spread_days=np.nan, sunlit_days=30.0)
     return frame.assign(start_date=pd.NaT, end_date=pd.NaT, target_date=pd.NaT)
 
 

@@ -24,10 +24,11 @@ from workflow_scripts.define_seasons import (
     date_seasons,
     fixed_seasons,
     parse_day,
-    partition_year,
     phenology_seasons,
 )
 from workflow_scripts.phenology import climatology
+from workflow_scripts.phenology.sunlight import aim_at_sunlight, longest_run, solar_declination, sun_zenith
+from workflow_scripts.phenology.windows import partition_year
 
 OFFSETS = np.array([0, 20, 45, 80, 130, 160, 190])
 """Days of the seven transitions after greenup."""
@@ -191,7 +192,142 @@ def test_empty_winter_is_widened_and_reported(caplog):
     assert seasons["length_days"]["winter"] == pytest.approx(16)
     assert seasons["length_days"].sum() == pytest.approx(YEAR_DAYS, abs=1e-3)
     assert seasons["length_days"]["spring"] == pytest.approx(90 - (16 - 1.25) / 2, abs=0.1)
-    assert "winter was empty at 1 locations" in caplog.text
+    assert "winter was empty (shorter than 5.25 days before) at 1 locations" in caplog.text
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 60), min_size=7, max_size=7))
+def test_partition_of_eight_windows(gaps):
+    before = 100 + np.cumsum([0, *gaps])
+    starts = partition_year(before[None], 16.0)[0]
+    length = np.diff(np.append(starts, starts[0] + YEAR_DAYS))
+    assert length.min() >= 16 - 1e-6 and length.sum() == pytest.approx(YEAR_DAYS)
+
+
+def test_windows_must_fit_into_the_year():
+    with pytest.raises(ValueError, match="8 windows of this length do not fit"):
+        partition_year(np.zeros((1, 8)), 60)
+
+
+# ---- second cycle ----------------------------------------------------------------------------
+
+SHORT = np.array([0, 15, 30, 45, 60, 75, 90])
+
+
+def two_crops(location="p0"):
+    years = range(2016, 2022)
+    large = make_cycles([f"{y}-07-10" for y in years], location, amplitude=0.4, offsets=SHORT)
+    small = make_cycles([f"{y}-03-01" for y in years], location, amplitude=0.3, offsets=SHORT)
+    return pd.concat([large, small])
+
+
+def test_second_cycle_has_windows_of_its_own():
+    cycles = pd.concat([two_crops(), make_cycles([f"{y}-04-10" for y in range(2016, 2022)], "p1")])
+    seasons = phenology_seasons(make_locations(3), cycles, both_cycles=True)
+    labels = [*SEASONS, *(f"{name}_2" for name in SEASONS)]
+    assert seasons["season"].tolist() == labels * 3
+    both = windows(seasons, "p0")
+    assert both["length_days"].sum() == pytest.approx(YEAR_DAYS, abs=1e-3)
+    assert both["start_doy"]["spring"] == pytest.approx(191, abs=1)
+    assert both["start_doy"]["spring_2"] == pytest.approx(60, abs=1)
+    # the main cycle's winter ends with the second cycle's greenup, and the other way round
+    assert both["end_doy"]["winter"] == both["start_doy"]["spring_2"]
+    assert both["end_doy"]["winter_2"] == both["start_doy"]["spring"]
+    assert (both["n_years"] == 6).all() and (both["source"] == "observed").all()
+    single = windows(seasons, "p1")
+    assert (single["source"][4:] == "none").all() and single["start_doy"][4:].isna().all()
+    assert single["length_days"][:4].sum() == pytest.approx(YEAR_DAYS, abs=1e-3)
+    filled = windows(seasons, "p2")  # from p1, which has no second cycle
+    assert filled["source"].tolist() == ["filled"] * 4 + ["none"] * 4
+    plain = windows(phenology_seasons(make_locations(3), cycles), "p0")
+    assert plain["length_days"]["winter"] == pytest.approx(YEAR_DAYS - 90)
+
+
+def test_second_cycle_of_few_years_is_none_and_overlapping_cycles_share():
+    rare = make_cycles([f"{y}-12-01" for y in (2016, 2018, 2020)], amplitude=0.2, offsets=SHORT)
+    usual = make_cycles([f"{y}-04-10" for y in range(2012, 2022)])
+    seasons = windows(phenology_seasons(make_locations(), pd.concat([usual, rare]), both_cycles=True))
+    assert (seasons["source"][4:] == "none").all()
+    long = two_crops()
+    is_small = long["amplitude"] == 0.3
+    long.loc[is_small, "dormancy"] += pd.Timedelta(60, "D")  # beyond the next greenup
+    seasons = windows(phenology_seasons(make_locations(), long, both_cycles=True))
+    assert seasons["length_days"].min() == pytest.approx(16, abs=1e-4)
+    assert seasons["length_days"].sum() == pytest.approx(YEAR_DAYS, abs=1e-3)
+
+
+def test_a_donor_of_the_same_kind_goes_first():
+    locations = make_locations(4, lon=[0.0, 0.1, 2.0, 30.0], biome_num=[4, 7, 4, 9])
+    years = range(2017, 2021)
+    cycles = pd.concat([make_cycles([f"{y}-0{m}-01" for y in years], f"p{i}") for i, m in ((1, 2), (2, 8))])
+    any_donor = phenology_seasons(locations, cycles)
+    assert windows(any_donor, "p0")["donor_id"].iloc[0] == "p1"
+    same = phenology_seasons(locations, cycles, fill_same="biome_num")
+    assert windows(same, "p0")["donor_id"].iloc[0] == "p2"
+    assert windows(same, "p3")["donor_id"].iloc[0] == "p2"  # nobody has its biome: the nearest
+    near = phenology_seasons(locations, cycles, fill_same="biome_num", max_fill_distance_km=50)
+    assert windows(near, "p0")["donor_id"].iloc[0] == "p1"
+    assert windows(near, "p3")["source"].iloc[0] == "none"
+    with pytest.raises(ValueError, match=r"seasons\.fill_same = 'climate' is no column"):
+        phenology_seasons(locations, cycles, fill_same="climate")
+
+
+# ---- sunlight --------------------------------------------------------------------------------
+
+
+def test_declination_and_zenith_at_known_days():
+    assert solar_declination([172, 355]) == pytest.approx([23.44, -23.44], abs=0.05)
+    assert np.abs(solar_declination([79.5, 266])).max() < 0.5
+    # on the equator at an equinox the sun is as far from the zenith as noon is away: 1.5 h
+    assert sun_zenith(0.0, 80.0) == pytest.approx(22.5, abs=0.2)
+    assert sun_zenith(65.0, 172.0) < sun_zenith(65.0, 80.0) < 85 < sun_zenith(65.0, 355.0)
+
+
+def test_longest_run_of_days():
+    table = np.array([[0, 1, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 1, 1, 0]], bool)
+    begin, length = longest_run(table)
+    assert begin.tolist() == [1, 0, 0, 2] and length.tolist() == [2, 0, 5, 2]
+
+
+def slow_sunlit(start, length, lat, limit):
+    days = [d + 0.5 for d in range(400) if d + 0.5 < length]
+    return [sun_zenith(lat, (start + d - 1) % YEAR_DAYS + 1) <= limit for d in days]
+
+
+@pytest.mark.parametrize("lat", [45.0, 66.0, 72.0, -72.0, 84.0])
+def test_targets_lie_in_the_sunlit_part(lat):
+    cycles = make_cycles([f"{y}-05-20" for y in range(2016, 2021)])
+    seasons = phenology_seasons(make_locations(lat=[lat]), cycles)
+    lit = aim_at_sunlight(seasons, np.full(4, lat), 85.0)
+    for before, after in zip(seasons.itertuples(), lit.itertuples(), strict=True):
+        expected = slow_sunlit(before.start_doy, before.length_days, lat, 85.0)
+        if all(expected):
+            assert after.sunlit_days == before.length_days and after.target_doy == before.target_doy
+            continue
+        assert after.sunlit_days == sum(expected)
+        if any(expected):
+            assert sun_zenith(lat, after.target_doy) <= 85
+            assert in_window(after.target_doy, after.start_doy, after.end_doy)
+        else:
+            assert after.target_doy == before.target_doy
+    if lat == 45:
+        assert (lit["sunlit_days"] == lit["length_days"]).all()
+    if lat == 72:  # winter: the spring side, longer than that of autumn
+        winter = lit.set_index("season").loc["winter"]
+        assert 0 < winter["sunlit_days"] < winter["length_days"] and winter["target_doy"] < 141
+
+
+def test_polar_night_has_no_sunlit_day():
+    locations = make_locations(2, lat=[78.0, 10.0])
+    lit = aim_at_sunlight(calendar_seasons(locations), np.repeat([78.0, 10.0], 4), 85.0)
+    dark = lit[lit["sunlit_days"] == 0]
+    assert dark[["location_id", "season"]].to_numpy().tolist() == [["p0", "winter"]]
+    dated = date_seasons(
+        locations, pd.DataFrame({"location_id": ["p0"], "date": ["2020-10-25"]}), names=["event"], days=30
+    )
+    moved = aim_at_sunlight(dated, np.array([78.0, 10.0]), 85.0)
+    assert moved["start_date"][0] < moved["target_date"][0] < pd.Timestamp("2020-10-15")
+    assert np.isnan(moved["sunlit_days"][1])
 
 
 def test_only_wanted_labels_in_the_wanted_order():
@@ -286,7 +422,7 @@ def test_dates_with_a_column_per_label_and_errors():
 
 
 @pytest.mark.parametrize("strategy", ["phenology", "calendar", "fixed", "dates"])
-def test_main_writes_every_strategy_in_one_layout(tmp_path, strategy):
+def test_main_writes_every_strategy_in_one_layout(tmp_path, strategy, caplog):
     locations = make_locations(2)
     kinds = {c: str for c in tables.COLUMNS["locations"]}
     filled = {c: "" for c in kinds if c not in locations and c != "geometry"}
@@ -314,9 +450,15 @@ def test_main_writes_every_strategy_in_one_layout(tmp_path, strategy):
             dates=tmp_path / "dates.csv",
         ),
         output=SimpleNamespace(seasons=tmp_path / "seasons.parquet"),
-        params=SimpleNamespace(settings=settings, climatology={"min_years": 3, "group_days": 60}, seed=1),
+        params=SimpleNamespace(
+            settings=settings, climatology={"min_years": 3, "group_days": 60}, seed=1, max_sun_zenith=85
+        ),
     )
     define_seasons.main(job)
+    assert "have no day with the sun" not in caplog.text
+    job.params.max_sun_zenith = 20  # never so high at 45° N
+    define_seasons.main(job)
+    assert "have no day with the sun within scenes.max_sun_zenith = 20°" in caplog.text
     seasons = tables.read_table(tmp_path / "seasons.parquet", "seasons")
     assert list(seasons.columns) == list(tables.COLUMNS["seasons"])
     assert seasons["location_id"].tolist() == ["p0", "p0", "p1", "p1"]

@@ -10,10 +10,11 @@ Writes
 ------
 seasons.parquet : one row per location and label, in the order of locations.parquet and of
 `seasons.names`. Windows are half-open [start, end), on the circle of the year or in absolute
-dates; the target is their middle.
+dates; the target is the middle of their sunlit part (`sunlit_days` 0: none).
 
 Strategies: `phenology` (between transitions of the location's usual year; a location without
-one takes all four windows from the nearest location that has), `calendar` (around the
+one takes all windows from the nearest location that has; with `both_cycles` a second cycle has
+windows of its own, labels with `_2`), `calendar` (around the
 equinoxes and solstices), `fixed` (a table of days), `dates` (around each location's own date).
 
 References
@@ -34,7 +35,6 @@ import pandas as pd
 from workflow_scripts.core.seasons import (
     SEASONS,
     TRANSITIONS,
-    YEAR_DAYS,
     window_length,
     window_middle,
     wrap_doy,
@@ -42,13 +42,15 @@ from workflow_scripts.core.seasons import (
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import COLUMNS, read_table, write_table
 from workflow_scripts.phenology.climatology import nearest_donors, usual_year
+from workflow_scripts.phenology.sunlight import aim_at_sunlight
+from workflow_scripts.phenology.windows import cycle_windows
 
 logger = logging.getLogger(__name__)
 
-WINDOW_STARTS = ("greenup", "maturity", "senescence", "dormancy")
-"""Transition at which each of the four seasons begins; it ends where the next one does."""
-EMPTY_WINTER_DAYS = 360.0
-"""Dormancy later than this after greenup leaves no winter (two composites of 16 days overlap)."""
+SECOND = "_2"
+"""Ending of the labels of the second cycle's windows."""
+EMPTY_WINTER_DAYS = 5.25
+"""A winter shorter than this counts as empty: dormancy comes more than 360 days after greenup."""
 CALENDAR_DOY: Mapping[str, float] = {"spring": 79, "summer": 172, "autumn": 265, "winter": 355}
 """20 March, 21 June, 22 September, 21 December, in both hemispheres (SSL4EO-S12)."""
 
@@ -56,54 +58,17 @@ CALENDAR_DOY: Mapping[str, float] = {"spring": 79, "summer": 172, "autumn": 265,
 # ---- between transitions ---------------------------------------------------------------------
 
 
-def partition_year(starts: np.ndarray, min_days: float) -> np.ndarray:
-    """Move the starts of four seasons apart so that each lasts at least `min_days`.
-
-    A winter that ends before it begins first becomes empty, at the middle. Then each short window, winter
-    first, is widened around its middle; its neighbors give what they have above `min_days`, then
-    the fourth window.
-
-    Parameters
-    ----------
-    starts : shape (n, 4), days, increasing; the fourth season ends at the first start + 365.25
-    min_days : at most a quarter of the year
-
-    Returns
-    -------
-    starts, shape (n, 4), increasing; the four windows fill the year
-    """
-    starts = np.array(starts, float)
-    overlap = np.maximum(starts[:, 3] - (starts[:, 0] + YEAR_DAYS), 0)
-    starts[:, 0] += overlap / 2
-    starts[:, 3] -= overlap / 2
-    starts[:, 1] = np.maximum(starts[:, 1], starts[:, 0])
-    starts[:, 2] = np.clip(starts[:, 2], starts[:, 1], starts[:, 3])
-    length = np.diff(np.column_stack([starts, starts[:, 0] + YEAR_DAYS]), axis=1)
-    for i in (3, 0, 1, 2):
-        before, after, opposite = (i - 1) % 4, (i + 1) % 4, (i + 2) % 4
-        need = np.maximum(min_days - length[:, i], 0)
-        spare = np.maximum(length - min_days, 0)
-        from_after = np.minimum(need - np.minimum(need / 2, spare[:, before]), spare[:, after])
-        from_before = np.minimum(need - from_after, spare[:, before])
-        from_opposite = need - from_after - from_before  # the window between moves along
-        starts[:, i] -= from_before
-        starts[:, after] += from_after + from_opposite
-        starts[:, opposite] += from_opposite
-        for window, given in ((before, from_before), (after, from_after), (opposite, from_opposite)):
-            length[:, window] -= given
-        length[:, i] += need
-    return starts
-
-
 def phenology_seasons(
     locations: pd.DataFrame,
     cycles: pd.DataFrame,
     *,
     names: Sequence[str] = SEASONS,
+    both_cycles: bool = False,
     min_years: int = 3,
     group_days: float = 60.0,
     min_window_days: float = 16.0,
     max_fill_distance_km: float | None = None,
+    fill_same: str | None = None,
 ) -> pd.DataFrame:
     """Define seasons between the transitions of each location's usual year.
 
@@ -113,12 +78,15 @@ def phenology_seasons(
 
     Parameters
     ----------
-    locations : `location_id`, `lon`, `lat`
+    locations : `location_id`, `lon`, `lat`, and the column `fill_same`
     cycles : table `cycles`
     names : labels wanted, of the four seasons
+    both_cycles : a second cycle has windows of its own, labels ``spring_2`` and so on; then each
+        winter ends with the next greenup of either cycle
     min_years, group_days : as `usual_year`
     min_window_days : shorter windows are widened to it (one composite)
     max_fill_distance_km : farthest donor; None: no bound
+    fill_same : column of the locations; donors with the same value go first
 
     Returns
     -------
@@ -131,13 +99,17 @@ def phenology_seasons(
             f"seasons.names: {unknown} cannot be had from strategy 'phenology', which knows {list(SEASONS)}. "
             "Take strategy 'fixed' or 'dates' for other labels."
         )
+    if fill_same is not None and fill_same not in locations:
+        raise ValueError(
+            f"seasons.fill_same = {fill_same!r} is no column of locations.parquet ({', '.join(locations.columns)})"
+        )
     ids = pd.Index(locations["location_id"].astype(str))
     row = ids.get_indexer(cycles["location_id"].astype(str))
     known = row >= 0
     days = np.stack(
         [cycles[name].to_numpy("datetime64[D]").astype(np.int64)[known] for name in TRANSITIONS], axis=1
     )
-    climatology = usual_year(
+    usual = usual_year(
         row[known],
         days,
         cycles["amplitude"].to_numpy(float)[known],
@@ -145,48 +117,45 @@ def phenology_seasons(
         min_years=min_years,
         group_days=group_days,
     )
-    observed = np.isfinite(climatology.doy[:, 0])
     donor, distance = nearest_donors(
         locations["lon"].to_numpy(),
         locations["lat"].to_numpy(),
-        observed,
+        np.isfinite(usual.doy[:, 0]),
         max_distance_km=max_fill_distance_km,
+        kind=None if fill_same is None else locations[fill_same].to_numpy(),
     )
-    has = donor >= 0
-    columns = [TRANSITIONS.index(name) for name in WINDOW_STARTS]
-    transitions = climatology.doy[:, columns]
-    starts = np.full((ids.size, 4), np.nan)
-    starts[observed] = partition_year(transitions[observed], min_window_days)
-    source = np.where(observed, "observed", np.where(has, "filled", "none"))
-    giver = np.where(has, donor, 0)
-    filled = source == "filled"
-    common = {
-        "source": source,
-        "donor_id": np.where(filled, ids.to_numpy()[giver], ""),
-        "donor_distance_km": np.where(filled, distance, np.nan),
-        "n_years": np.where(has, climatology.n_years[giver], climatology.n_years),
-        "spread_days": np.where(has, climatology.spread_days[giver], np.nan),
-    }
-    _log_phenology(ids, climatology.n_groups, transitions, observed, source, distance, min_window_days)
+    start, end, length = cycle_windows(usual, min_days=min_window_days, both_cycles=both_cycles)
+    has, giver = donor >= 0, np.where(donor >= 0, donor, 0)
+    is_filled = has & (donor != np.arange(ids.size))
+    ranks = [
+        (usual.n_years, usual.spread_days, ""),
+        (usual.second_n_years, usual.second_spread_days, SECOND),
+    ]
     parts = []
-    for name in names:
-        i = SEASONS.index(name)
-        start, end = starts[giver, i], starts[giver, (i + 1) % 4] + (YEAR_DAYS if i == 3 else 0)
-        start, end = np.where(has, start, np.nan), np.where(has, end, np.nan)
-        parts.append(_circular_rows(ids, name, start, end, **common))
+    for rank, (n_years, spread, ending) in enumerate(ranks[: 1 + both_cycles]):
+        there = has & np.isfinite(start[giver, 4 * rank])
+        source = np.where(there, np.where(is_filled, "filled", "observed"), "none")
+        common = {
+            "source": source,
+            "donor_id": np.where(there & is_filled, ids.to_numpy()[giver], ""),
+            "donor_distance_km": np.where(there & is_filled, distance, np.nan),
+            "n_years": np.where(there, n_years[giver], n_years),
+            "spread_days": np.where(there, spread[giver], np.nan),
+        }
+        for name in names:
+            i = 4 * rank + SEASONS.index(name)
+            bounds = (np.where(there, side[giver, i], np.nan) for side in (start, end))
+            parts.append(_circular_rows(ids, name + ending, *bounds, **common))
+        if rank == 0:
+            _log_sources(ids, usual.n_groups, source, distance)
+        else:
+            logger.info("%d locations have windows of a second cycle", int(there.sum()))
+    _log_widened(length, min_window_days)
     return _assemble(parts)
 
 
-def _log_phenology(
-    ids: pd.Index,
-    n_groups: np.ndarray,
-    transitions: np.ndarray,
-    observed: np.ndarray,
-    source: np.ndarray,
-    distance: np.ndarray,
-    min_days: float,
-) -> None:
-    """Count what was observed, filled, missing and widened."""
+def _log_sources(ids: pd.Index, n_groups: np.ndarray, source: np.ndarray, distance: np.ndarray) -> None:
+    """Count what was observed, filled and missing."""
     counts = {name: int((source == name).sum()) for name in ("observed", "filled", "none")}
     logger.info("%d locations: %s", ids.size, counts)
     logger.info("%d locations have two or more cycles in a usual year", int((n_groups >= 2).sum()))
@@ -200,18 +169,22 @@ def _log_phenology(
             ids.size,
             ", ".join(map(repr, ids[source == "none"][:5])),
         )
-    length = np.diff(np.column_stack([transitions, transitions[:, :1] + YEAR_DAYS]), axis=1)[observed]
-    empty = (YEAR_DAYS - length[:, 3]) > EMPTY_WINTER_DAYS
+
+
+def _log_widened(length: np.ndarray, min_days: float) -> None:
+    """Count the windows that were too short, by season."""
+    labels = [*SEASONS, *(name + SECOND for name in SEASONS)]
     short = (length < min_days).sum(axis=0)
-    if empty.any() or short.any():
-        listed = ", ".join(f"{name} {n}" for name, n in zip(SEASONS, short, strict=True) if n)
+    n_empty = int((length[:, [3, 7]] < EMPTY_WINTER_DAYS).any(axis=1).sum())
+    if short.any():
+        listed = ", ".join(f"{name} {n}" for name, n in zip(labels, short, strict=True) if n)
         logger.warning(
             "windows shorter than %g days were widened to it at the expense of their neighbors: %s; "
-            "winter was empty at %d locations (dormancy more than %g days after greenup)",
+            "winter was empty (shorter than %g days before) at %d locations",
             min_days,
             listed,
-            int(empty.sum()),
             EMPTY_WINTER_DAYS,
+            n_empty,
         )
 
 
@@ -464,7 +437,8 @@ def _read_dates(path: str) -> pd.DataFrame:
 
 
 def _by_phenology(job: Any, locations: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
-    optional = {key: settings[key] for key in ("min_window_days", "max_fill_distance_km") if key in settings}
+    keys = ("both_cycles", "min_window_days", "max_fill_distance_km", "fill_same")
+    optional = {key: settings[key] for key in keys if key in settings}
     cycles = read_table(str(job.input.cycles), "cycles", ["location_id", *TRANSITIONS, "amplitude"])
     return phenology_seasons(locations, cycles, names=settings["names"], **job.params.climatology, **optional)
 
@@ -508,6 +482,18 @@ def main(job: Any) -> None:
     settings = job.params.settings
     locations = pd.DataFrame(read_table(job.input.locations, "locations").drop(columns="geometry"))
     seasons = STRATEGIES[settings["strategy"]](job, locations, settings)
+    lat = locations["lat"].to_numpy()[np.arange(len(seasons)) // (len(seasons) // len(locations))]
+    seasons = aim_at_sunlight(seasons, lat, job.params.max_sun_zenith)
+    dark = seasons["sunlit_days"] == 0
+    if dark.any():
+        logger.warning(
+            "%d windows have no day with the sun within scenes.max_sun_zenith = %g° of the zenith (%s; first: "
+            "%s): no scene will be found for them",
+            int(dark.sum()),
+            job.params.max_sun_zenith,
+            seasons[dark].groupby("season", sort=False).size().to_dict(),
+            ", ".join(map(repr, seasons["location_id"][dark].unique()[:5])),
+        )
     write_table(seasons, job.output.seasons, "seasons")
     logger.info("%s", seasons.groupby(["season", "source"], sort=False).size().to_dict())
 

@@ -75,6 +75,8 @@ def _window_text(window: dict[str, Any]) -> str:
     source = window["source"]
     if window["donor_id"]:
         source += f" from {window['donor_id']}, {window['donor_distance_km']:.0f} km away"
+    if window["sunlit_days"] == 0:
+        source += ", no day with the sun high enough"
     if not np.isnan(window["start_doy"]):
         days = f"days {window['start_doy']:.0f} to {window['end_doy']:.0f} of the year"
         return f"{days}, target {window['target_doy']:.0f} ({source})"

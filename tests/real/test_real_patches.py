@@ -84,7 +84,7 @@ def windows_of(locations):
         for location_id in locations["location_id"]
         for season, (start, end) in WINDOWS.items()
     ]
-    frame = pd.DataFrame(rows).assign(donor_distance_km=np.nan, spread_days=np.nan)
+    frame = pd.DataFrame(rows).assign(donor_distance_km=np.nan, spread_days=np.nan, sunlit_days=30.0)
     return frame.assign(start_date=pd.NaT, end_date=pd.NaT, target_date=pd.NaT)
 
 

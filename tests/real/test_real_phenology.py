@@ -78,7 +78,9 @@ def run_stages(tmp_path, locations, series, **phenology):
         (estimate_phenology, phenology),
         (define_seasons, names),
     ):
-        params = SimpleNamespace(settings=settings, climatology={"min_years": 3, "group_days": 60}, seed=1)
+        params = SimpleNamespace(
+            settings=settings, climatology={"min_years": 3, "group_days": 60}, seed=1, max_sun_zenith=85
+        )
         stage.main(SimpleNamespace(input=files, output=files, params=params, threads=2))
     return tables.read_table(files.cycles, "cycles"), tables.read_table(files.seasons, "seasons")
 

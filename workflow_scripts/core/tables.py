@@ -106,6 +106,7 @@ COLUMNS = MappingProxyType(
             "target_doy": _F4,
             "target_date": _TIME,
             "length_days": _F4,
+            "sunlit_days": _F4,
             "source": _TEXT,
             "donor_id": _TEXT,
             "donor_distance_km": _F4,

@@ -31,6 +31,10 @@ class Climatology:
     """Median absolute deviation of mid-greenup."""
     n_groups: np.ndarray
     """Groups with enough cycles: vegetation cycles in a usual year."""
+    second_doy: np.ndarray
+    """As `doy`, of the second cycle; NaN where a usual year has none."""
+    second_n_years: np.ndarray
+    second_spread_days: np.ndarray
 
 
 @compiled
@@ -116,51 +120,68 @@ def _one_per_year(mid: np.ndarray, amplitude: np.ndarray, members: np.ndarray) -
 
 
 @compiled
+def _usual_days(days: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, float]:
+    """Median days of the year of a group's cycles, mid-greenup within 1 to 366, and their spread."""
+    mid = days[:, _MID_GREENUP]
+    first = mid[members[0]]
+    offset = np.empty(members.size)
+    for i in range(members.size):
+        offset[i] = _circular(mid[members[i]] - first)
+    middle = first + np.median(offset)
+    doy, spread = np.empty(days.shape[1]), 0.0
+    for k in range(days.shape[1]):
+        for i in range(members.size):
+            turn = np.round((mid[members[i]] - middle) / _PERIOD)
+            offset[i] = days[members[i], k] - _PERIOD * turn
+        doy[k] = np.median(offset)
+        if k == _MID_GREENUP:
+            spread = np.median(np.abs(offset - doy[k]))
+    turn = np.floor((doy[_MID_GREENUP] + DOY_OF_EPOCH - 1) / _PERIOD)
+    return doy + (DOY_OF_EPOCH - turn * _PERIOD), spread
+
+
+@compiled
 def _summarize(
     start: np.ndarray, days: np.ndarray, amplitude: np.ndarray, min_years: int, reach: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Summarize all locations; cycles of location i are rows start[i] to start[i + 1]."""
+    """Summarize all locations; cycles of location i are rows start[i] to start[i + 1].
+
+    The first axis of the first three results tells main and second cycle.
+    """
     n = start.size - 1
-    doy = np.full((n, days.shape[1]), np.nan)
-    n_years, n_valid = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    spread = np.full(n, np.nan)
+    doy = np.full((2, n, days.shape[1]), np.nan)
+    n_years, n_valid = np.zeros((2, n), np.int64), np.zeros(n, np.int64)
+    spread = np.full((2, n), np.nan)
     for location in range(n):
         a, b = start[location], start[location + 1]
         if a == b:
             continue
         mid, size = days[a:b, _MID_GREENUP], amplitude[a:b]
         group = group_cycles(mid, size, reach)
-        largest = -1.0
-        for g in range(group.max() + 1):
+        n_record = np.round((mid.max() - mid.min()) / _PERIOD) + 1
+        n_groups = group.max() + 1
+        count, typical = np.zeros(n_groups, np.int64), np.full(n_groups, -1.0)
+        for g in range(n_groups):
             members = np.flatnonzero(group == g)
-            if members.size == 0:
-                continue
-            members = _one_per_year(mid, size, members)
-            if members.size < min_years:
-                n_years[location] = max(n_years[location], members.size) if largest < 0 else n_years[location]
-                continue
-            n_valid[location] += 1
-            typical = np.median(size[members])
-            if typical <= largest:
-                continue
-            largest = typical
-            n_years[location] = members.size
-            offset = np.empty(members.size)
-            first = mid[members[0]]
-            for i in range(members.size):
-                offset[i] = _circular(mid[members[i]] - first)
-            middle = first + np.median(offset)
-            for k in range(days.shape[1]):
-                for i in range(members.size):
-                    turn = np.round((mid[members[i]] - middle) / _PERIOD)
-                    offset[i] = days[a + members[i], k] - _PERIOD * turn
-                doy[location, k] = np.median(offset)
-                if k == _MID_GREENUP:
-                    spread[location] = np.median(np.abs(offset - doy[location, k]))
-        if largest >= 0:
-            turn = np.floor((doy[location, _MID_GREENUP] + DOY_OF_EPOCH - 1) / _PERIOD)
-            for k in range(days.shape[1]):
-                doy[location, k] += DOY_OF_EPOCH - turn * _PERIOD
+            if members.size:
+                members = _one_per_year(mid, size, members)
+                count[g] = members.size
+                if members.size >= min_years:
+                    typical[g] = np.median(size[members])
+        n_valid[location] = np.sum(typical >= 0)
+        if n_valid[location] == 0:
+            n_years[0, location] = count.max()
+            continue
+        for rank in range(2):
+            if rank == 1:
+                typical[2 * count < n_record] = -1.0
+            g = np.argmax(typical)
+            if typical[g] < 0:
+                break
+            members = _one_per_year(mid, size, np.flatnonzero(group == g))
+            doy[rank, location], spread[rank, location] = _usual_days(days[a:b], members)
+            n_years[rank, location] = count[g]
+            typical[g] = -1.0
     return doy, n_years, spread, n_valid
 
 
@@ -179,7 +200,9 @@ def usual_year(
     would split cycles that peak near New Year). The main cycle is the group with the largest
     median amplitude among those with enough cycles. Each cycle is moved by whole turns of 365.25
     days next to the group's middle, and the ordinary median taken for every transition over the
-    same cycles: their order is kept, and no rule for the hemispheres is needed.
+    same cycles: their order is kept, and no rule for the hemispheres is needed. The second cycle is
+    the next group by amplitude that also has a cycle in at least half of the years from the location's
+    first to its last.
 
     Parameters
     ----------
@@ -199,11 +222,16 @@ def usual_year(
         int(min_years),
         float(group_days),
     )
-    return Climatology(doy, n_years, spread, n_groups)
+    return Climatology(doy[0], n_years[0], spread[0], n_groups, doy[1], n_years[1], spread[1])
 
 
 def nearest_donors(
-    lon: np.ndarray, lat: np.ndarray, is_donor: np.ndarray, *, max_distance_km: float | None = None
+    lon: np.ndarray,
+    lat: np.ndarray,
+    is_donor: np.ndarray,
+    *,
+    max_distance_km: float | None = None,
+    kind: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest donor of each location that is none itself, on the sphere.
 
@@ -212,22 +240,28 @@ def nearest_donors(
     lon, lat : degrees
     is_donor : locations that may give
     max_distance_km : farther donors are not taken; None: no bound (SSL4Eco names none)
+    kind : of each location, a biome for instance: a donor of the same kind within the distance goes
+        before nearer ones of another kind
 
     Returns
     -------
     donor : position of the donor; a donor's own position; -1 where there is none
     distance_km : great-circle distance; 0 for donors, NaN without donor
     """
-    lon, lat = np.asarray(lon, float), np.asarray(lat, float)
+    lon, lat, is_donor = np.asarray(lon, float), np.asarray(lat, float), np.asarray(is_donor, bool)
     donor = np.where(is_donor, np.arange(lon.size), -1)
     distance = np.where(is_donor, 0.0, np.nan)
-    givers, takers = np.flatnonzero(is_donor), np.flatnonzero(~np.asarray(is_donor))
-    if givers.size and takers.size:
-        _, nearest = cKDTree(grid.sphere_xyz(lon[givers], lat[givers])).query(
-            grid.sphere_xyz(lon[takers], lat[takers])
-        )
-        giver = givers[nearest]
+    limit = np.inf if max_distance_km is None else max_distance_km
+    rounds = [np.ones(lon.size, bool)]
+    if kind is not None:
+        codes = np.unique(np.asarray(kind).astype(str), return_inverse=True)[1]
+        rounds = [*(codes == code for code in range(codes.max(initial=-1) + 1)), *rounds]
+    for here in rounds:
+        givers, takers = np.flatnonzero(is_donor & here), np.flatnonzero((donor < 0) & here)
+        if givers.size == 0 or takers.size == 0:
+            continue
+        tree = cKDTree(grid.sphere_xyz(lon[givers], lat[givers]))
+        giver = givers[tree.query(grid.sphere_xyz(lon[takers], lat[takers]))[1]]
         km = grid.great_circle_km(lon[takers], lat[takers], lon[giver], lat[giver])
-        near = km <= (np.inf if max_distance_km is None else max_distance_km)
-        donor[takers[near]], distance[takers[near]] = giver[near], km[near]
+        donor[takers[km <= limit]], distance[takers[km <= limit]] = giver[km <= limit], km[km <= limit]
     return donor, distance
