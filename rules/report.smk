@@ -34,7 +34,8 @@ def reported_files(dataset):
     if uses_phenology(dataset):
         owner = greenness_owner(dataset)
         files["cycles"] = f"results/datasets/{dataset}/phenology_cycles.parquet"
-        files["greenness"] = f"results/datasets/{owner}/greenness.zarr/zarr.json"
+        if not reads_product(owner):
+            files["greenness"] = f"results/datasets/{owner}/greenness.zarr/zarr.json"
     return files
 
 

@@ -41,6 +41,26 @@ def greenness_series(wildcards):
     return []
 
 
+def reads_product(dataset):
+    """Whether the cycles are MCD12Q2's own, read and not estimated."""
+    return DATASETS[dataset]["greenness"]["source"] == "mcd12q2"
+
+
+def product_files(wildcards):
+    """Files of MCD12Q2: a folder's, those of a pattern, or the one named."""
+    path = Path(greenness_option("path", wildcards.dataset))
+    pattern = "**/*" if path.is_dir() else path.name
+    folder = path if path.is_dir() else path.parent
+    suffixes = (".hdf", ".tif", ".tiff")
+    found = sorted(str(p) for p in folder.glob(pattern) if p.suffix.lower() in suffixes)
+    if not found:
+        raise ValueError(
+            f"datasets.{wildcards.dataset}.greenness.path: no file {', '.join(suffixes)} is {path}"
+            " or in it"
+        )
+    return found
+
+
 def season_cycles(wildcards):
     """Vegetation cycles, where the strategy needs them."""
     if DATASETS[wildcards.dataset]["seasons"]["strategy"] == "phenology":
@@ -125,7 +145,9 @@ rule estimate_phenology:
     benchmark:
         "results/logs/{dataset}/estimate_phenology.benchmark.tsv"
     wildcard_constraints:
-        dataset=alternatives(name for name in DATASETS if not adopts_phenology(name)),
+        dataset=alternatives(
+            name for name in DATASETS if not (adopts_phenology(name) or reads_product(name))
+        ),
     threads: 4
     resources:
         mem_mb=4000,
@@ -141,6 +163,32 @@ rule estimate_phenology:
         "../envs/geo.yaml"
     script:
         "../workflow_scripts/estimate_phenology.py"
+
+
+rule read_mcd12q2:
+    input:
+        locations="results/datasets/{dataset}/locations.parquet",
+        files=product_files,
+    output:
+        cycles="results/datasets/{dataset}/phenology_cycles.parquet",
+    log:
+        "results/logs/{dataset}/read_mcd12q2.log",
+    benchmark:
+        "results/logs/{dataset}/read_mcd12q2.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives(
+            name for name in DATASETS if reads_product(name) and not adopts_phenology(name)
+        ),
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        code=code("workflow_scripts.read_mcd12q2"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/read_mcd12q2.py"
 
 
 rule adopt_phenology:

@@ -10,7 +10,9 @@ import xarray as xr
 
 from workflow_scripts import extract_greenness
 from workflow_scripts.core import tables
-from workflow_scripts.extract_greenness import merge_series, pad_series, read_series, write_store
+from workflow_scripts.extract_greenness import merge_series, pad_series, write_store
+from workflow_scripts.phenology import user_series
+from workflow_scripts.phenology.user_series import read_series, series_blocks
 
 IDS = pd.Index(["a", "b", "c"])
 
@@ -108,6 +110,59 @@ def test_fill_values_among_good_ones_count_as_missing(tmp_path, caplog):
     table = read_series(write(tmp_path / "s.csv", text), "evi")
     assert table["index"].notna().tolist() == [True, False, False, False, True]
     assert "3 values of 'evi' lie outside -0.2 to 1" in caplog.text
+
+
+# ---- a user's Zarr store ---------------------------------------------------------------------
+
+
+def arrays(**changed):
+    dates = pd.to_datetime(["2020-01-17", "2020-01-01", "2020-02-02"])
+    both = ("location", "time")
+    given = {
+        "location_id": ("location", np.array(["c", "a"], object)),
+        "evi": (both, np.array([[0.3, 0.2, np.nan], [0.4, 0.5, 0.6]])),
+        "reliability": (both, np.array([[0, 1, 3], [2, 0, 0]], np.int8)),
+        "time": ("time", dates),
+    }
+    return xr.Dataset({k: v for k, v in (given | changed).items() if v is not None})
+
+
+def test_a_zarr_store_says_the_same_as_a_table(tmp_path, monkeypatch):
+    arrays().to_zarr(tmp_path / "s.zarr", zarr_format=3, consolidated=False)
+    dates = np.broadcast_to(arrays()["time"].values, (2, 3))
+    dated = arrays(time=None, date=(("location", "time"), dates), reliability=None)
+    dated.rename(evi="index").to_zarr(tmp_path / "d.zarr", zarr_format=2, consolidated=False)
+    csv = "location_id,date,evi,reliability\nc,2020-01-17,0.3,0\nc,2020-01-01,0.2,1\n"
+    csv += "a,2020-01-17,0.4,2\na,2020-01-01,0.5,0\na,2020-02-02,0.6,0\n"
+    table = read_series(write(tmp_path / "s.csv", csv), "evi")
+    monkeypatch.setattr(user_series, "LOCATIONS_PER_BLOCK", 1)
+    blocks = list(series_blocks(tmp_path / "s.zarr", "evi"))
+    assert len(blocks) == 2
+    pd.testing.assert_frame_equal(pd.concat(blocks, ignore_index=True), table)
+    good = pd.concat(list(series_blocks(tmp_path / "d.zarr", "evi")), ignore_index=True)
+    pd.testing.assert_frame_equal(good, table.assign(reliability=np.int8(0)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"location_id": None}, r"lacks the arrays \['location_id'\]"),
+        ({"time": None}, r"lacks the arrays \['date'\]"),
+        ({"evi": ("time", [0.1, 0.2, 0.3])}, r"'evi' has dims \('time',\)"),
+        ({"evi": (("location", "time"), np.full((2, 3), 4200))}, r"by 10,000"),
+        ({"reliability": (("location", "time"), np.full((2, 3), 9))}, r"unknown reliability codes"),
+        ({"location_id": ("location", np.array(["a", "a"], object))}, r"location_id repeated: 'a'"),
+    ],
+)
+def test_errors_of_a_zarr_store(tmp_path, changed, message):
+    arrays(**changed).to_zarr(tmp_path / "s.zarr", consolidated=False)
+    with pytest.raises(ValueError, match=message):
+        list(series_blocks(tmp_path / "s.zarr", "evi"))
+
+
+def test_a_folder_that_is_no_store(tmp_path):
+    with pytest.raises(ValueError, match="no Zarr store that can be read"):
+        list(series_blocks(tmp_path, "evi"))
 
 
 # ---- arrays ----------------------------------------------------------------------------------

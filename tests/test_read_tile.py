@@ -113,9 +113,15 @@ def test_each_block_is_read_once(composite):
 
         x, y = left + (column + 0.5) * PIXEL_M, top - (row + 0.5) * PIXEL_M
         values = read_tile.sample_raster(Counting(), x, y)
-    assert (values == (row * 7 + column * 3) % 9000).all()
-    assert len(windows) == len(set(windows)) == 2 * 2
-    assert {w[3] for w in windows} == {512, 2400 - 2048}
+        assert (values == (row * 7 + column * 3) % 9000).all()
+        # dense: one rectangle of 2 × 2 blocks, the lower ones cut off at the tile's edge
+        assert windows == [(0, 1536, 1024, 2400 - 1536)]
+        windows.clear()
+        row, column = np.array([5, 5, 2399, 1030]), np.array([3, 2399, 7, 1030])
+        x, y = left + (column + 0.5) * PIXEL_M, top - (row + 0.5) * PIXEL_M
+        values = read_tile.sample_raster(Counting(), x, y)
+    assert len(windows) == len(set(windows)) == 4
+    assert {w[2:] for w in windows} == {(512, 512), (352, 512), (512, 352)}
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 Reads
 -----
 locations.parquet
-greenness/{tile}.parquet of all tiles, or the user's own table of series: `location_id`, `date`
-(ISO), the index (column `evi`, `ndvi` or `index`, -0.2 to 1) and optionally `reliability`
-(0 good, 1 marginal, 2 snow, 3 cloud; all good where the column is absent)
+greenness/{tile}.parquet of all tiles, or the user's own series (CSV, Parquet or Zarr):
+`location_id`, `date` (ISO), the index (column `evi`, `ndvi` or `index`, -0.2 to 1) and optionally
+`reliability` (0 good, 1 marginal, 2 snow, 3 cloud; all good where the column is absent)
 
 Writes
 ------
@@ -18,7 +18,6 @@ The store is made beside its place and moved there whole: a killed job leaves no
 
 import logging
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -33,22 +32,14 @@ from zarr.codecs import BloscCodec
 
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import read_table
+from workflow_scripts.phenology.user_series import NO_RELIABILITY, RELIABILITY_CODES, SCALE, series_blocks
 
 logger = logging.getLogger(__name__)
 
 MISSING_INDEX = -32768
 MISSING_DATE = -2147483648
-NO_RELIABILITY = -1
-SCALE = 1e-4
-"""Resolution of the stored index: that of MOD13."""
-VALID_INDEX = (-0.2, 1.0)
-"""Valid range of EVI and NDVI (MOD13 user guide); beyond it lie fill values and water."""
-WRONG_SCALE = 2.0
-RELIABILITY_CODES = (0, 1, 2, 3, -1)
 USABLE = (0, 1, 2)
 LOCATIONS_PER_CHUNK = 8192
-_BLANK = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
-_CLOCK_WITH_ZONE = re.compile(r"\d\d:\d\d.*(?:[zZ]|[+-]\d\d:?\d\d)\s*$")
 
 
 @dataclass(frozen=True)
@@ -63,175 +54,6 @@ class Series:
     """int32 days since 1970-01-01."""
     reliability: np.ndarray
     """int8."""
-
-
-# ---- the user's own series -------------------------------------------------------------------
-
-
-def read_series(path: str | os.PathLike, index: str) -> pd.DataFrame:
-    """Read a table of series and check it.
-
-    Parameters
-    ----------
-    path : CSV or Parquet file
-    index : name of the index: the column of that name is taken, else `index`
-
-    Returns
-    -------
-    DataFrame with `location_id` (str), `date` (datetime64, UTC day, NaT where blank), `index` (float, NaN missing
-    or outside the valid range) and `reliability` (int8)
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file or a column is missing, a date or number cannot be read, a reliability code is
-        unknown, or the values are in another scale.
-    """
-    path = Path(path)
-    table = _read_columns(path, index)
-    table["location_id"] = _ids(table["location_id"], path)
-    table["date"] = _dates(table["date"], table["location_id"], path)
-    values = _numbers(table["index"], table["location_id"], path, index)
-    _check_scale(values, table, path, index)
-    outside = values.notna() & ~values.between(VALID_INDEX[0] - SCALE / 2, VALID_INDEX[1] + SCALE / 2)
-    if outside.any():
-        logger.warning(
-            "%s: %d values of %r lie outside %g to %g and count as missing (first: %s)",
-            path,
-            int(outside.sum()),
-            index,
-            *VALID_INDEX,
-            _places(table, values, outside.to_numpy(), limit=3),
-        )
-    table["index"] = values.mask(outside)
-    table["reliability"] = _reliability(table, path)
-    return table[["location_id", "date", "index", "reliability"]]
-
-
-def _read_columns(path: Path, index: str) -> pd.DataFrame:
-    if not path.exists():
-        raise FileNotFoundError(f"greenness.path: {path} does not exist")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        elif path.name.endswith((".csv", ".csv.gz")):
-            table = pd.read_csv(
-                path,
-                dtype={"location_id": str, "date": str},
-                keep_default_na=False,  # an id may be "NA"
-                na_values=dict.fromkeys((index, "index", "reliability"), _BLANK),
-                low_memory=False,
-            )
-        else:
-            raise ValueError(f"greenness.path: {path} is neither .csv, .csv.gz nor .parquet")
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"greenness.path: {path} cannot be read ({error})") from None
-    name = index if index in table.columns else "index"
-    needed = ("location_id", "date", name)
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        raise ValueError(
-            f"{path} lacks the columns {missing}; it has {list(map(str, table.columns))}. Expected "
-            f"location_id, date, {index} (or index), and optionally reliability."
-        )
-    kept = [*needed, *(["reliability"] if "reliability" in table.columns else [])]
-    return table[kept].rename(columns={name: "index"}).reset_index(drop=True)
-
-
-def _ids(ids: pd.Series, path: Path) -> pd.Series:
-    blank = ids.isna() | (ids.astype(str).str.strip() == "")
-    if blank.any():
-        raise ValueError(
-            f"{path}: {int(blank.sum())} rows without location_id (first in data row {int(blank.idxmax()) + 1})"
-        )
-    if pd.api.types.is_float_dtype(ids):
-        ids = ids.astype(np.int64)
-    return ids.astype(str)
-
-
-def _dates(dates: pd.Series, ids: pd.Series, path: Path) -> pd.Series:
-    """Dates as naive UTC days, NaT where blank."""
-    if pd.api.types.is_numeric_dtype(dates):
-        raise ValueError(
-            f"{path}: `date` holds numbers (first {_plain(dates.iloc[0])!r}), expected ISO dates such as 2019-05-17"
-        )
-    if pd.api.types.is_datetime64_any_dtype(dates):
-        parsed = dates
-        zoned = len(dates) if getattr(dates.dt, "tz", None) is not None else 0
-        parsed = parsed.dt.tz_convert("UTC").dt.tz_localize(None) if zoned else parsed
-    else:
-        text = dates.astype("string").str.strip()
-        unique = text.drop_duplicates()
-        days = pd.to_datetime(unique, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None)
-        parsed = text.map(pd.Series(days.to_numpy(), index=unique.to_numpy()))
-        zoned_text = unique[unique.str.contains(_CLOCK_WITH_ZONE, na=False)]
-        zoned = int(text.isin(zoned_text).sum())
-    blank = dates.isna() | (dates.astype(str).str.strip() == "")
-    bad = np.flatnonzero(parsed.isna() & ~blank)
-    if bad.size:
-        listed = ", ".join(f"data row {i + 1}, location {ids.iloc[i]!r}: {dates.iloc[i]!r}" for i in bad[:3])
-        raise ValueError(
-            f"{path}: {bad.size} of {len(dates)} dates cannot be read ({listed}). Expected ISO dates "
-            "such as 2019-05-17."
-        )
-    if blank.any():
-        logger.warning("%s: %d rows without a date are left out", path, int(blank.sum()))
-    if zoned:
-        logger.warning("%s: %d dates carry a time zone; their UTC day is taken", path, zoned)
-    return pd.Series(parsed.to_numpy("datetime64[ns]"), index=dates.index).dt.normalize()
-
-
-def _numbers(values: pd.Series, ids: pd.Series, path: Path, index: str) -> pd.Series:
-    numbers = pd.to_numeric(values, errors="coerce").astype(float)
-    bad = np.flatnonzero(numbers.isna() & values.notna() & (values.astype(str).str.strip() != ""))
-    if bad.size:
-        listed = ", ".join(f"data row {i + 1}, location {ids.iloc[i]!r}: {values.iloc[i]!r}" for i in bad[:3])
-        raise ValueError(f"{path}: {bad.size} values of {index!r} are no numbers ({listed})")
-    return numbers.replace([np.inf, -np.inf], np.nan)
-
-
-def _check_scale(values: pd.Series, table: pd.DataFrame, path: Path, index: str) -> None:
-    """Refuse values in another scale; single fill values such as -3000 pass and count as missing."""
-    given = values.notna()
-    large = given & (values.abs() > WRONG_SCALE)
-    if large.sum() * 2 > given.sum():
-        raise ValueError(
-            f"{path}: {int(large.sum())} of {int(given.sum())} values of {index!r} lie beyond "
-            f"±{WRONG_SCALE:g} ({_places(table, values, large.to_numpy(), limit=2)}). Expected an index of "
-            f"{VALID_INDEX[0]:g} to {VALID_INDEX[1]:g}: divide MODIS integers by 10,000, percent by 100."
-        )
-
-
-def _reliability(table: pd.DataFrame, path: Path) -> pd.Series:
-    if "reliability" not in table.columns:
-        return pd.Series(0, index=table.index, dtype=np.int8)
-    codes = pd.to_numeric(table["reliability"], errors="coerce")
-    unreadable = (
-        codes.isna() & table["reliability"].notna() & (table["reliability"].astype(str).str.strip() != "")
-    )
-    codes = codes.where(~unreadable, 1e9).fillna(NO_RELIABILITY).replace(255, NO_RELIABILITY)
-    unknown = (~codes.isin(RELIABILITY_CODES)).to_numpy()
-    if unknown.any():
-        raise ValueError(
-            f"{path}: {int(unknown.sum())} unknown reliability codes "
-            f"({_places(table, table['reliability'], unknown, limit=3)}). Expected 0 good, 1 marginal, "
-            "2 snow or ice, 3 cloud, -1 (or empty) no data."
-        )
-    return codes.astype(np.int8)
-
-
-def _plain(value: Any) -> Any:
-    """A value without its numpy type, for messages."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _places(table: pd.DataFrame, values: pd.Series, where: np.ndarray, *, limit: int) -> str:
-    """First offenders, for messages."""
-    rows = np.flatnonzero(where)[:limit]
-    names, dates = table["location_id"], table["date"]
-    return ", ".join(
-        f"location {names.iloc[i]!r} on {str(dates.iloc[i])[:10]}: {_plain(values.iloc[i])!r}" for i in rows
-    )
 
 
 # ---- long tables to padded arrays ------------------------------------------------------------
@@ -413,7 +235,7 @@ def main(job: Any) -> None:
     ids = pd.Index(locations["location_id"].astype(str))
     if settings["source"] == "file":
         path = str(job.input.series)
-        parts = [pad_series(read_series(path, settings["index"]), ids, path)]
+        parts = [pad_series(table, ids, path) for table in series_blocks(path, settings["index"])]
         source = f"file {path}"
     else:
         tiles = sorted(map(str, job.input.tiles))

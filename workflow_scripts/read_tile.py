@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import rasterio
-from rasterio.windows import Window
 
 from workflow_scripts.core import grid, stac
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import read_table, write_table
+from workflow_scripts.phenology.rasters import sample_raster
 
 logger = logging.getLogger(__name__)
 
@@ -120,40 +120,6 @@ def sinusoidal(lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray
     phi = np.radians(np.asarray(lat, float))
     x = grid.MODIS_RADIUS_M * np.radians(np.asarray(lon, float)) * np.cos(phi)
     return x, grid.MODIS_RADIUS_M * phi
-
-
-def sample_raster(raster: rasterio.DatasetReader, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Read the pixels that hold points, each block of the file once.
-
-    Parameters
-    ----------
-    raster : open, north up, single band
-    x, y : in the raster's CRS
-
-    Returns
-    -------
-    float array, NaN outside the raster and at its nodata value
-    """
-    transform = raster.transform
-    across = (np.asarray(x, float) - transform.c) / transform.a
-    down = (np.asarray(y, float) - transform.f) / transform.e
-    edge = 1e-6  # pixels; rounding may put a point on the file's edge outside
-    inside = (across >= -edge) & (across <= raster.width + edge)
-    inside &= (down >= -edge) & (down <= raster.height + edge)
-    column = np.clip(np.floor(across), 0, raster.width - 1).astype(np.int64)
-    row = np.clip(np.floor(down), 0, raster.height - 1).astype(np.int64)
-    values = np.full(np.shape(x), np.nan)
-    height, width = raster.block_shapes[0]
-    block = (row // height) * (raster.width // width + 1) + column // width
-    for number in np.unique(block[inside]):
-        here = np.flatnonzero(inside & (block == number))
-        top, left = row[here[0]] // height * height, column[here[0]] // width * width
-        window = Window(left, top, min(width, raster.width - left), min(height, raster.height - top))
-        pixels = raster.read(1, window=window)
-        values[here] = pixels[row[here] - top, column[here] - left]
-    if raster.nodata is not None:
-        values[values == raster.nodata] = np.nan
-    return values
 
 
 def _read_layer(

@@ -16,7 +16,10 @@ class Fault:
     retry_after_s: float | None = None
     times: int | None = None
     """How many requests fail before all is well again; None: always."""
+    every: int = 1
+    """Only each n-th matching request fails: 20 for 5 %."""
     n_hits: int = 0
+    n_seen: int = 0
 
     def __post_init__(self) -> None:
         """Refuse unknown kinds."""

@@ -49,6 +49,8 @@ class DemoServer:
     """May be changed while the server runs."""
     requests: list[tuple[str, str, int]] = field(default_factory=list)
     """Method, path with query, and status of everything answered so far."""
+    ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    """Path, first and last byte of every part of a file that was sent whole."""
 
     def __enter__(self) -> Self:
         """Start serving."""
@@ -91,8 +93,10 @@ class DemoServer:
             for fault in self.faults:
                 spent = fault.times is not None and fault.n_hits >= fault.times
                 if not spent and re.search(fault.pattern, target):
-                    fault.n_hits += 1
-                    return fault
+                    fault.n_seen += 1
+                    if fault.n_seen % fault.every == 0:
+                        fault.n_hits += 1
+                        return fault
         return None
 
     def answer(self, target: str, body: dict | None) -> dict | None:
@@ -240,6 +244,9 @@ def _handler(server: DemoServer) -> type[BaseHTTPRequestHandler]:
                     body = damage(body)
             server.requests.append((self.command, self.path, status))
             self.send_response(status)
+            if fault is None and status == 206:
+                first, last = re.match(r"bytes (\d+)-(\d+)", headers["Content-Range"]).groups()
+                server.ranges.append((self.path, int(first), int(last)))
             length = headers.pop("Content-Length", str(len(body)))
             for name, value in {"Content-Length": length, **headers}.items():
                 self.send_header(name, value)
