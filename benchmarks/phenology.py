@@ -1,0 +1,232 @@
+"""How fast dates come out of series: against a loop over scipy's spline, against dea-tools, and at scale.
+
+    python benchmarks/phenology.py            # everything, some minutes
+    python benchmarks/phenology.py --locations 25000
+
+Made series: 8 years, one value every 16 days at an irregular day, noise, clouds, snow, either hemisphere.
+One thread each; the competitors take turns and the median of the rounds counts. Prints lines
+``CLAIM <name> <measured> >= <target>``.
+"""
+
+import argparse
+import importlib.util
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import xarray as xr  # noqa: E402
+
+YEARS = (2016, 2024)
+"""First year, and one past the last."""
+SIZES = {"ours": 8192, "scipy": 128, "dea-tools": 8192}
+"""Series each competitor works on in a round."""
+ROUNDS = 5
+
+
+def make_series(n, seed=1):
+    """Dates (n, time), index and reliability of made series."""
+    rng = np.random.default_rng(seed)
+    first = np.concatenate(
+        [np.datetime64(f"{y}-01-01").astype("datetime64[D]") + 16 * np.arange(23) for y in range(*YEARS)]
+    ).astype(np.int64)
+    day = first + rng.integers(0, 16, (n, first.size), dtype=np.int32)
+    peak = rng.uniform(0, 365.25, (n, 1)).astype(np.float32)
+    phase = 2 * np.pi * (((day % 365.25) - peak) / 365.25).astype(np.float32)
+    curve = 0.2 + 0.35 / (1 + np.exp(-6 * np.cos(phase) - 0.5, dtype=np.float32))
+    value = curve + rng.normal(0, 0.02, curve.shape).astype(np.float32)
+    draw = rng.random(curve.shape, dtype=np.float32)
+    code = np.select([draw < 0.07, draw < 0.13], [3, 1], 0).astype(np.int8)
+    code[(np.cos(phase) < -0.9) & (draw > 0.7)] = 2
+    return day, value.astype(np.float32), code
+
+
+def as_dataset(day, value, code):
+    """Arrays in the layout of greenness.zarr."""
+    both = ("location", "time")
+    return xr.Dataset({"index": (both, value), "date": (both, day), "reliability": (both, code)})
+
+
+def scipy_dates(day, value, code, options):
+    """The same dates with scipy's spline in a loop; what follows the spline are our compiled kernels."""
+    from scipy.interpolate import make_smoothing_spline
+
+    from workflow_scripts.phenology import kernels
+
+    shares = np.array([options.low, options.mid, options.high])
+    january = [int(np.datetime64(f"{y}-01-01").astype(int)) for y in range(YEARS[0], YEARS[1] + 2)]
+    rows = []
+    for i in range(len(day)):
+        x, y, w, _, floor = kernels.usable_observations(
+            day[i], value[i], code[i], options.marginal_weight, options.snow_weight, options.floor_quantile, -np.inf
+        )  # fmt: skip
+        spline = make_smoothing_spline((x - x[0]).astype(float), y, w=w, lam=options.lambda_day3)
+        curve = np.maximum(spline(np.arange(x[-1] - x[0] + 1.0)), floor)
+        peaks = kernels.find_peaks(curve)
+        starts = np.array(january) - x[0]
+        for k in range(len(january) - 2):
+            begin, end = starts[k], starts[k + 1]
+            if begin < options.margin_days or curve.size - end < options.margin_days - 1:
+                continue
+            wide = slice(max(0, starts[max(0, k - 1)]), min(curve.size, starts[k + 2]))
+            span = curve[wide].max() - curve[wide].min()
+            threshold = max(options.min_amplitude, options.relative_amplitude * span)
+            near = peaks[(peaks >= wide.start) & (peaks < wide.stop)]
+            for left, peak, right in kernels.find_segments(
+                curve, near, wide.start, wide.stop - 1, options.reach_days, threshold
+            ):
+                inside = x[(x >= left + x[0]) & (x <= right + x[0])]
+                gap = np.diff(np.concatenate([[left + x[0]], inside, [right + x[0]]])).max()
+                if begin <= peak < end and gap <= options.max_gap_days:
+                    dates = kernels.crossing_days(curve, left, peak, right, shares) + x[0]
+                    rows.append((i, *np.ceil(dates[:3]), *np.floor(dates[3:])))
+    return np.array(rows)
+
+
+def dea_dates(day, value):
+    """Start, peak and end of season with dea-tools, one call a year: no smoothing, one cycle a year."""
+    from dea_tools.temporal import xr_phenology
+
+    n_times = day.shape[1] // (YEARS[1] - YEARS[0])
+    results = []
+    for k, year in enumerate(range(*YEARS)):
+        time_of = pd.date_range(f"{year}-01-01", periods=n_times, freq="16D")
+        part = value[:, k * n_times : (k + 1) * n_times].T[:, :, None]
+        array = xr.DataArray(part, dims=("time", "y", "x"), coords={"time": time_of})
+        results.append(xr_phenology(array, stats=["SOS", "POS", "EOS"], verbose=False))
+    return results
+
+
+def race():
+    """Series per second of each competitor, taking turns."""
+    from workflow_scripts.estimate_phenology import PhenologyOptions, TRANSITIONS, estimate_cycles
+
+    options = PhenologyOptions()
+    day, value, code = make_series(max(SIZES.values()))
+    runs = {
+        "ours": lambda n: estimate_cycles(as_dataset(day[:n], value[:n], code[:n])),
+        "scipy": lambda n: scipy_dates(day[:n].astype(np.int64), value[:n], code[:n], options),
+    }
+    if importlib.util.find_spec("dea_tools") is not None:
+        runs["dea-tools"] = lambda n: dea_dates(day[:n], value[:n])
+    else:
+        print("dea-tools is not installed (it is not in requirements.lock): its comparison is skipped")
+    for run in runs.values():
+        run(16)  # compiled, imported
+    ours, loop = runs["ours"](64), runs["scipy"](64)
+    dates = ours[list(TRANSITIONS)].to_numpy("datetime64[D]").astype(np.int64)
+    apart = np.abs(dates - loop[:, 1:]).max() if len(dates) == len(loop) else np.inf
+    print(f"{len(ours)} cycles of 64 series: largest difference between ours and the loop {apart:g} d")
+    speed = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run(SIZES[name])
+            speed[name].append(SIZES[name] / (time.perf_counter() - begin))
+    for name, values in speed.items():
+        print(f"{name}: {np.median(values):,.0f} series/s ({min(values):,.0f} to {max(values):,.0f})")
+    claims = [("same_dates_as_scipy_loop_days", apart, "<=", 1)]
+    for name, least in (("scipy", 20), ("dea-tools", 3)):
+        if name in speed:
+            ratios = np.array(speed["ours"]) / np.array(speed[name])
+            claims.append((f"times_faster_than_{name}", np.median(ratios), ">=", least))
+    return claims
+
+
+def write_inputs(folder, n):
+    """A greenness store and a table of locations."""
+    import geopandas as gpd
+
+    from workflow_scripts import extract_greenness
+    from workflow_scripts.core import tables
+
+    rng = np.random.default_rng(2)
+    lat = np.degrees(np.arcsin(rng.uniform(-0.8, 0.95, n)))
+    locations = pd.DataFrame(
+        {"location_id": [f"{i // 900}U_{i}R" for i in range(n)], "lon": rng.uniform(-180, 180, n), "lat": lat}
+    )
+    blocks = [make_series(min(16384, n - i), seed=i) for i in range(0, n, 16384)]
+    day, value, code = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    value[rng.random(n) < 0.1] = 0.3  # evergreen or bare: no cycle, to be filled
+    series = extract_greenness.Series(
+        np.arange(n), np.round(value / 1e-4).astype(np.int16), day.astype(np.int32), code
+    )
+    extract_greenness.write_store(folder / "greenness.zarr", locations, series, index="evi", source="made")
+    text = {c: "" for c, kind in tables.COLUMNS["locations"].items() if str(kind) == "string"}
+    numbers = {c: 0 for c, kind in tables.COLUMNS["locations"].items() if str(kind) != "string"}
+    whole = locations.assign(**{c: v for c, v in (text | numbers).items() if c not in locations})
+    whole = gpd.GeoDataFrame(
+        whole.assign(is_mountain=False),
+        geometry=gpd.points_from_xy(whole["lon"], whole["lat"]),
+        crs=4326,
+    )
+    tables.write_table(whole, folder / "locations.parquet", "locations")
+
+
+def run_stage(stage, folder):
+    """One stage in this process, as Snakemake would run it."""
+    from workflow_scripts import define_seasons, estimate_phenology
+
+    files = SimpleNamespace(
+        locations=folder / "locations.parquet",
+        greenness=folder / "greenness.zarr" / "zarr.json",
+        cycles=folder / "phenology_cycles.parquet",
+        seasons=folder / "seasons.parquet",
+    )
+    settings = {"estimate_phenology": {}, "define_seasons": {"strategy": "phenology"}}[stage]
+    settings |= {"names": ["spring", "summer", "autumn", "winter"]} if stage == "define_seasons" else {}
+    params = SimpleNamespace(
+        settings=settings, climatology={"min_years": 3, "group_days": 60}, seed=1, max_sun_zenith=85
+    )
+    module = {"estimate_phenology": estimate_phenology, "define_seasons": define_seasons}[stage]
+    module.main(SimpleNamespace(input=files, output=files, params=params, threads=2))
+
+
+def at_scale(n):
+    """From greenness.zarr to seasons.parquet, each stage a process of its own with two threads."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, __file__, "--folder", name]
+        subprocess.run([*command, "--stage", "inputs", "--locations", str(n)], check=True)
+        seconds, memory = 0.0, 0.0
+        for stage in ("estimate_phenology", "define_seasons"):
+            begin = time.perf_counter()
+            done = subprocess.run([*command, "--stage", stage], check=True, stdout=subprocess.PIPE, text=True)
+            took, used = time.perf_counter() - begin, float(done.stdout.split()[-1])
+            print(f"{stage}: {took:.1f} s, {used:.2f} GB")
+            seconds, memory = seconds + took, max(memory, used)
+        size = sum(f.stat().st_size for f in (folder / "greenness.zarr").rglob("*") if f.is_file())
+        print(f"{n:,} locations, {YEARS[1] - YEARS[0]} years: greenness.zarr {size / 1e9:.2f} GB")
+    return [("greenness_to_seasons_s", seconds, "<=", 60), ("greenness_to_seasons_gb", memory, "<=", 4)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--locations", type=int, default=250_000)
+    parser.add_argument("--stage", choices=["inputs", "estimate_phenology", "define_seasons"])
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.stage == "inputs":
+        write_inputs(options.folder, options.locations)
+        return
+    if options.stage:
+        run_stage(options.stage, options.folder)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+        return
+    for name, measured, sign, target in [*race(), *at_scale(options.locations)]:
+        print(f"CLAIM {name} {measured:.3g} {sign} {target}")
+
+
+if __name__ == "__main__":
+    main()
