@@ -31,9 +31,9 @@ N_COLUMNS = 18
 def compiled(function: Callable) -> Callable:
     """Compile a function, cached where some folder can be written to."""
     try:
-        return njit(nogil=True, cache=True)(function)
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
     except RuntimeError:  # numba finds no place for its cache
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 # ---- curve -----------------------------------------------------------------------------------
