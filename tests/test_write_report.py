@@ -10,7 +10,17 @@ from tests import fabricate
 from workflow_scripts import summarize_bands, weigh_locations, write_report
 from workflow_scripts.core.seasons import TRANSITIONS
 from workflow_scripts.core.tables import dataset_digest
-from workflow_scripts.report import gallery, inputs, maps, phenology, reference, tasks, timing, training
+from workflow_scripts.report import (
+    gallery,
+    inputs,
+    maps,
+    phenology,
+    phenology_maps,
+    reference,
+    tasks,
+    timing,
+    training,
+)
 
 NOTICE = "A made world says nothing about the Earth."
 MODELS = {
@@ -253,6 +263,19 @@ def test_windows_that_cross_new_year_and_absolute_ones():
         index=[5, 3, 1, 0, 2, 4],
     )
     assert timing.is_in_window(patches, seasons).tolist() == [True, True, False, True, False, False]
+
+
+def test_series_show_the_fitted_curve_and_maps_their_values(world):
+    dataset = world["dataset"]
+    drawn = phenology._series(dataset, dataset.cycles["location_id"].iloc[0])
+    assert drawn
+    values = {layer.title: layer for layer in phenology_maps.layers(dataset)}
+    assert [layer.is_cyclic for layer in values.values()] == [True] * 4 + [False] * 3
+    assert values["Vegetation cycles per year"].values.dropna().eq(1).all()
+    spring = dataset.seasons[dataset.seasons["season"] == "spring"]
+    assert values["Begin of spring: greenup"].values.tolist() == spring["start_doy"].tolist()
+    assert values["Distance of the donor"].values.notna().sum() == 1
+    assert "Where seasons begin" in world["html"] and "not the product MCD12Q2" in world["html"]
 
 
 def test_circular_windows_recur_every_year():

@@ -23,7 +23,6 @@ Green and Silverman 1994, section 2.3 (the spline as a banded system).
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from workflow_scripts.core.seasons import TRANSITIONS
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import write_table
 from workflow_scripts.phenology import kernels
+from workflow_scripts.phenology.curve import PhenologyOptions, fit_curve
 
 logger = logging.getLogger(__name__)
 
@@ -41,50 +41,6 @@ LARGEST_INDEX = 2.0
 """A vegetation index beyond this is no reflectance index: wrong scale."""
 BLOCK = 2048
 """Locations per unit of work: about 50 MB of input and output at 8 years of 16-day data."""
-
-
-@dataclass(frozen=True)
-class PhenologyOptions:
-    """Parameters of the estimation; the section `phenology` of config.yaml, source in its schema."""
-
-    lambda_day3: float = 3000.0
-    """Smoothing parameter of the spline, day³: weight of the integrated squared curvature."""
-    low: float = 0.15
-    """Share of the amplitude at greenup and dormancy."""
-    mid: float = 0.50
-    """Share of the amplitude at mid-greenup and mid-greendown."""
-    high: float = 0.90
-    """Share of the amplitude at maturity and senescence."""
-    min_amplitude: float = 0.1
-    """Smallest rise and fall of a cycle, index units."""
-    relative_amplitude: float = 0.35
-    """Smallest rise and fall as a share of the range over the year and its neighbors."""
-    reach_days: int = 185
-    """How far before and after its peak a cycle may begin and end."""
-    margin_days: int = 160
-    """Data needed before and after a calendar year whose cycles are given."""
-    min_observations: int = 10
-    """Usable observations needed in that year."""
-    max_gap_days: float = 64.0
-    """Longest time without usable observation inside a cycle."""
-    floor_quantile: float = 0.05
-    """Quantile of the good and marginal values that replaces snow and bounds the curve below."""
-    min_floor: float | None = None
-    """Lower bound of that floor; MCD12Q2 has 0.12 for EVI2. None: no bound."""
-    marginal_weight: float = 0.5
-    """Weight of observations of marginal reliability; good ones have 1."""
-    snow_weight: float = 0.5
-    """Weight of snow observations, replaced by the floor."""
-
-    def __post_init__(self) -> None:
-        """Check what the schema cannot: values that must agree with each other."""
-        if not 0 < self.low < self.mid < self.high < 1:
-            raise ValueError(
-                f"phenology: low = {self.low!r}, mid = {self.mid!r}, high = {self.high!r} are "
-                "shares of the amplitude and must rise from above 0 to below 1"
-            )
-        if not self.lambda_day3 > 0:
-            raise ValueError(f"phenology: lambda_day3 = {self.lambda_day3!r} must be above 0 day³")
 
 
 # ---- xarray in, table out --------------------------------------------------------------------
@@ -190,20 +146,8 @@ def daily_curve(greenness: xr.Dataset, *, options: PhenologyOptions | None = Non
         greenness = greenness.expand_dims("location")
     _check_layout(greenness)
     date, index, reliability = _load_block(greenness, 0)
-    day, value, weight, _, floor = kernels.usable_observations(
-        date[0],
-        index[0],
-        reliability[0],
-        options.marginal_weight,
-        options.snow_weight,
-        options.floor_quantile,
-        _min_floor(options),
-    )
-    if day.size < 3:
-        return pd.DataFrame({"date": pd.to_datetime([]), "curve": [], "floor": []})
-    fitted, curvature = kernels.smoothing_spline(day, value, weight, float(options.lambda_day3))
-    curve = kernels.evaluate_daily(day, fitted, curvature, floor)
-    dates = np.arange(day[0], day[-1] + 1).astype("datetime64[D]").astype("datetime64[ns]")
+    day, curve, floor = fit_curve(date[0], index[0], reliability[0], options)
+    dates = day.astype("datetime64[D]").astype("datetime64[ns]")
     return pd.DataFrame({"date": dates, "curve": curve, "floor": floor})
 
 
@@ -224,10 +168,6 @@ def _location_names(greenness: xr.Dataset) -> np.ndarray:
     if "location_id" in greenness.variables:
         return np.atleast_1d(greenness["location_id"].values).astype(object)
     return np.arange(greenness.sizes["location"]).astype(str).astype(object)
-
-
-def _min_floor(options: PhenologyOptions) -> float:
-    return -np.inf if options.min_floor is None else float(options.min_floor)
 
 
 def _load_block(greenness: xr.Dataset, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -279,7 +219,7 @@ def _block_rows(
         int(options.min_observations),
         float(options.max_gap_days),
         float(options.floor_quantile),
-        _min_floor(options),
+        options.lower_bound,
         float(options.marginal_weight),
         float(options.snow_weight),
     )

@@ -1,13 +1,16 @@
 """Greenness series with the dates and windows drawn in, seasons by latitude."""
 
-from collections.abc import Sequence
+from dataclasses import fields
 from statistics import median
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.axes import Axes
 
 from workflow_scripts.core.seasons import TRANSITIONS
+from workflow_scripts.phenology.curve import PhenologyOptions, fit_curve
+from workflow_scripts.phenology.kernels import MISSING_DAY
 from workflow_scripts.report import page
 from workflow_scripts.report.drawing import (
     GRAY,
@@ -20,6 +23,7 @@ from workflow_scripts.report.drawing import (
 )
 from workflow_scripts.report.inputs import Dataset
 from workflow_scripts.report.maps import biome_of, pick_examples
+from workflow_scripts.report.phenology_maps import phenology_maps
 from workflow_scripts.report.reference import known_dates
 
 SHOWN_YEARS = 2.6
@@ -38,6 +42,7 @@ def phenology_section(dataset: Dataset) -> str:
     parts = [
         _series_grid(dataset),
         _seasons_by_latitude(dataset),
+        phenology_maps(dataset),
         season_table(dataset),
         known_dates(dataset),
     ]
@@ -75,18 +80,26 @@ def _seasons_by_latitude(dataset: Dataset) -> str:
     if seasons.empty:
         return ""
     merged = seasons.merge(dataset.locations[["location_id", "lat"]], on="location_id")
-    with picture(5.2, 3.2, raster=True) as drawn:
-        ax = drawn.ax
-        for season in dataset.season_names:
-            part = merged[merged["season"] == season]
-            color = season_color(season, dataset.season_names)
-            size = float(np.clip(5000 / len(merged), 2, 18))
-            ax.scatter(part["target_doy"], part["lat"], s=size, color=color, label=season, alpha=0.7, lw=0)
-        ax.set(xlim=(0, 367), xlabel="target day of the year", ylabel="latitude, degrees")
-        ax.set_xticks([1, 91, 182, 274, 366])
-        legend_below(ax)
-    alt = "Target day of each season against latitude, one point per location and season."
-    return page.grid([page.figure(drawn.uri, alt=alt, caption="The day each season aims at, by latitude.")])
+    views = (
+        ("target_doy", "target day of the year", (0, 367), "The day each season aims at, by latitude."),
+        ("length_days", "length of the window, days", None, "How long each season's window is, by latitude."),
+    )
+    figures = []
+    for column, label, limits, caption in views:
+        with picture(5.2, 3.2, raster=True) as drawn:
+            ax = drawn.ax
+            for season in dataset.season_names:
+                part = merged[merged["season"] == season]
+                color = season_color(season, dataset.season_names)
+                size = float(np.clip(5000 / len(merged), 2, 18))
+                ax.scatter(part[column], part["lat"], s=size, color=color, label=season, alpha=0.7, lw=0)
+            ax.set(xlabel=label, ylabel="latitude, degrees")
+            if limits is not None:
+                ax.set(xlim=limits, xticks=[1, 91, 182, 274, 366])
+            legend_below(ax)
+        alt = f"{label} of each season against latitude, one point per location and season."
+        figures.append(page.figure(drawn.uri, alt=alt[0].upper() + alt[1:], caption=caption))
+    return page.grid(figures)
 
 
 def _series_grid(dataset: Dataset) -> str:
@@ -99,8 +112,8 @@ def _series_grid(dataset: Dataset) -> str:
     if not any(figures):
         return ""
     note = page.paragraph(
-        "Points are observations by their quality; bands are the season windows. The line joins the dates of a cycle at "
-        "their level of its amplitude, above the floor (dotted); it is a sketch of the fitted curve, not the curve itself."
+        "Points are observations by their quality; bands are the season windows. The line is the fitted curve, which "
+        "snow and low values do not pull below the floor (dotted); circles are the dates at their levels of the amplitude."
     )
     return page.heading("Series") + note + page.grid(figures)
 
@@ -141,8 +154,8 @@ def _series(dataset: Dataset, location_id: str) -> str:
                     label=label,
                     zorder=3,
                 )
-        low, high = (dataset.settings["phenology"][level] for level in ("low", "high"))
-        _draw_cycles(ax, cycles[cycles["dormancy"] > start], levels=(low, 0.5, high, 1, high, 0.5, low))
+        curve = _draw_curve(ax, greenness, _options(dataset), (start, end))
+        _draw_dates(ax, cycles, curve)
         ax.set(xlim=(start, end), ylabel=f"{name}, unitless")
         date_axis(ax)
         ax.set_title(location_id)
@@ -157,18 +170,33 @@ def _series(dataset: Dataset, location_id: str) -> str:
     return page.figure(drawn.uri, alt=alt, caption=caption)
 
 
-def _draw_cycles(ax: Axes, cycles: pd.DataFrame, *, levels: Sequence[float]) -> None:
-    for cycle in cycles.itertuples():
-        dates = pd.Series([getattr(cycle, name) for name in TRANSITIONS])
-        heights = cycle.minimum + np.array(levels) * cycle.amplitude
-        ok = dates.notna().to_numpy()
-        label = None if "dates" in ax.get_legend_handles_labels()[1] else "dates"
-        ax.plot(dates[ok], heights[ok], "-", color=OKABE_ITO[0], lw=1.3, zorder=2)
-        ax.plot(
-            dates[ok], heights[ok], "o", ms=5, mfc="white", mec=OKABE_ITO[0], mew=1.2, zorder=4, label=label
-        )
-        if ok.any():
-            ax.hlines(cycle.minimum, dates[ok].min(), dates[ok].max(), color=OKABE_ITO[0], lw=1, ls=":")
+def _options(dataset: Dataset) -> PhenologyOptions:
+    known = {field.name for field in fields(PhenologyOptions)}
+    return PhenologyOptions(**{k: v for k, v in dataset.settings["phenology"].items() if k in known})
+
+
+def _draw_curve(
+    ax: Axes, greenness: xr.Dataset, options: PhenologyOptions, span: tuple[pd.Timestamp, pd.Timestamp]
+) -> pd.Series:
+    """Draw the curve as the estimation fits it, and its floor; gives the curve by date."""
+    date = greenness["date"].to_numpy().astype("datetime64[D]")
+    day = np.where(np.isnat(date), MISSING_DAY, date.astype(np.int64))
+    index, codes = greenness["index"].to_numpy().astype(np.float32), greenness["reliability"].to_numpy()
+    day, values, floor = fit_curve(day, index, codes.astype(np.int8), options)
+    curve = pd.Series(values, index=pd.to_datetime(day.astype("datetime64[D]")))[span[0] : span[1]]
+    if len(curve):
+        ax.plot(curve.index, curve, "-", color=OKABE_ITO[0], lw=1.3, zorder=2, label="fitted curve")
+        ax.axhline(floor, color=OKABE_ITO[0], lw=1, ls=":")
+    return curve
+
+
+def _draw_dates(ax: Axes, cycles: pd.DataFrame, curve: pd.Series) -> None:
+    """Mark the dates of the cycles on the curve."""
+    dates = pd.DatetimeIndex(cycles[list(TRANSITIONS)].to_numpy().ravel())
+    shown = curve[curve.index.isin(dates)]
+    if len(shown):
+        style = {"ms": 5, "mfc": "white", "mec": OKABE_ITO[0], "mew": 1.2, "zorder": 4}
+        ax.plot(shown.index, shown, "o", label="dates", **style)
 
 
 def _draw_windows(
