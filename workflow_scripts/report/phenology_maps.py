@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from pyproj import Transformer
 
 from workflow_scripts.report import page
-from workflow_scripts.report.drawing import picture
+from workflow_scripts.report.drawing import GRAY, picture
 from workflow_scripts.report.inputs import Dataset
 from workflow_scripts.report.maps import EQUAL_EARTH, find_regions
 
@@ -85,9 +85,28 @@ def _map(locations: pd.DataFrame, layer: Layer) -> str:
             here &= np.isfinite(values)
             x, y = _projected(lon[here], lat[here], is_world=regions.max() < 0)
             _bare(ax)
+            if regions.max() < 0:
+                edge = _projected(*_outline(), is_world=True)
+                ax.fill(*edge, facecolor="#f4f6f7", edgecolor=GRAY, lw=0.6)
             size = float(np.clip(3000 / max(1, here.sum()), 0.5, 20))
             cmap = CYCLIC if layer.is_cyclic else "viridis"
-            points = ax.scatter(x, y, c=values[here], s=size, cmap=cmap, vmin=low, vmax=high, lw=0)
+            points = ax.scatter(
+                x,
+                y,
+                c=values[here],
+                s=size,
+                cmap=cmap,
+                vmin=low,
+                vmax=high,
+                ec=GRAY,
+                lw=0.3 if size > 4 else 0,
+            )
+            if i == 0 or here.any():
+                ax.set_title(
+                    ""
+                    if regions.max() < 0
+                    else page.place_name(lon[regions == i].mean(), lat[regions == i].mean(), 0)
+                )
         bar = drawn.ax.figure.colorbar(
             points, ax=drawn.axes, location="bottom", shrink=0.7, aspect=40, label=layer.label
         )
@@ -104,6 +123,12 @@ def _projected(lon: np.ndarray, lat: np.ndarray, *, is_world: bool) -> tuple[np.
     local = f"+proj=laea +lon_0={lon.mean()} +lat_0={lat.mean()} +datum=WGS84 +units=m"
     target = EQUAL_EARTH if is_world else local
     return Transformer.from_crs("EPSG:4326", target, always_xy=True).transform(lon, lat)
+
+
+def _outline() -> tuple[np.ndarray, np.ndarray]:
+    """Longitudes and latitudes around the world's edge."""
+    up = np.linspace(-90, 90, 91)
+    return np.repeat([-180.0, 180.0], 91), np.concatenate([up, up[::-1]])
 
 
 def _bare(ax: Axes) -> None:
