@@ -293,6 +293,28 @@ def test_transition_dates_unfold_the_table():
     assert empty["peak"].shape == (1, 0, 0)
 
 
+def test_reliability_may_hold_missing_values_but_no_unknown_code():
+    dates = days_every()
+    codes = np.where(np.arange(dates.size) % 7 == 0, 3, 0)
+    expected = estimate_cycles(series(wave(dates), dates, codes))
+    data = series(wave(dates), dates)
+    for missing, kind in ((np.nan, float), (255, np.uint8), (-1, np.int16)):
+        given = np.where(codes == 3, missing, codes).astype(kind)[None]
+        changed = data.assign(reliability=(("location", "time"), given))
+        pd.testing.assert_frame_equal(estimate_cycles(changed), expected)
+    codes[5] = 4
+    with pytest.raises(ValueError, match=r"location 'p0': reliability code 4 is unknown"):
+        estimate_cycles(series(wave(dates), dates, codes))
+
+
+def test_repeated_dates_of_lesser_reliability_change_nothing():
+    dates = days_every()
+    values = wave(dates)
+    twice = series(np.append(values, values[::3] - 0.1), np.append(dates, dates[::3]),
+                   np.append(np.zeros(dates.size), np.ones(dates[::3].size)))  # fmt: skip
+    pd.testing.assert_frame_equal(estimate_cycles(twice), estimate_cycles(series(values, dates)))
+
+
 def test_errors_say_what_to_change():
     dates = days_every()
     with pytest.raises(ValueError, match=r"location 'p0'.*divide MODIS integers by 10,000"):

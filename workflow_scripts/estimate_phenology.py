@@ -78,7 +78,8 @@ def estimate_cycles(
     Raises
     ------
     ValueError
-        If a variable or dimension is missing, or index values lie beyond ±2.
+        If a variable or dimension is missing, index values lie beyond ±2, or a reliability code is
+        unknown.
     """
     _check_layout(greenness)
     options = options or PhenologyOptions()
@@ -181,10 +182,7 @@ def _load_block(greenness: xr.Dataset, start: int) -> tuple[np.ndarray, np.ndarr
         known = np.isfinite(date) if date.dtype.kind == "f" else date > np.iinfo(np.int32).min
         day = np.where(known, date, 0).astype(np.int64)
         day[~known] = kernels.MISSING_DAY
-    if "reliability" in part:
-        reliability = np.ascontiguousarray(part["reliability"].values, np.int8)
-    else:
-        reliability = np.zeros(index.shape, np.int8)
+    reliability = _known_codes(part) if "reliability" in part else np.zeros(index.shape, np.int8)
     if np.nanmax(np.abs(index), initial=0) > LARGEST_INDEX:
         row, column = np.unravel_index(np.nanargmax(np.abs(index)), index.shape)
         name = _location_names(part)[row]
@@ -193,6 +191,22 @@ def _load_block(greenness: xr.Dataset, start: int) -> tuple[np.ndarray, np.ndarr
             f"±{LARGEST_INDEX:g}. Expected -0.2 to 1: divide MODIS integers by 10,000."
         )
     return np.ascontiguousarray(day), index, reliability
+
+
+def _known_codes(part: xr.Dataset) -> np.ndarray:
+    """Reliability as int8, NaN and the fill value 255 as none; refuse codes that mean nothing."""
+    codes = part["reliability"].values
+    if codes.dtype != np.int8:
+        codes = np.nan_to_num(codes.astype(np.float32), nan=kernels.NONE)
+        codes[codes == 255] = kernels.NONE
+    is_unknown = (codes < kernels.NONE) | (codes > kernels.CLOUD) | (codes != np.floor(codes))
+    if is_unknown.any():
+        row, column = np.argwhere(is_unknown)[0]
+        raise ValueError(
+            f"location {_location_names(part)[row]!r}: reliability code {codes[row, column].item():g} is unknown "
+            f"({int(is_unknown.sum())} in this block). Expected 0 good, 1 marginal, 2 snow, 3 cloud, -1 none."
+        )
+    return np.ascontiguousarray(codes, np.int8)
 
 
 def _block_rows(

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-GOOD, MARGINAL, SNOW = 0, 1, 2
-"""Reliability codes that are used; cloud (3) and none (-1) are dropped."""
+GOOD, MARGINAL, SNOW, CLOUD, NONE = 0, 1, 2, 3, -1
+"""Reliability codes; cloud and none are dropped."""
 QA_HALF_WINDOW_DAYS = 14
 """Quality of a date is judged within this distance of it (MCD12Q2)."""
 QA_MIN_OBSERVATIONS = 3
@@ -147,8 +147,7 @@ def usable_observations(
     """
     n = date.size
     keep = np.empty(n, np.int64)
-    n_kept, n_good, sorted_already = 0, 0, True
-    good = np.empty(n)
+    n_kept, sorted_already = 0, True
     for i in range(n):
         code = reliability[i]
         if date[i] == MISSING_DAY or not np.isfinite(index[i]) or code < GOOD or code > SNOW:
@@ -157,18 +156,6 @@ def usable_observations(
             sorted_already = False
         keep[n_kept] = i
         n_kept += 1
-        if code != SNOW:
-            good[n_good] = index[i]
-            n_good += 1
-    if n_good == 0:
-        nothing = np.empty(0)
-        return np.empty(0, np.int64), nothing, nothing, np.empty(0, np.bool_), np.nan
-    ordered = np.sort(good[:n_good])
-    position = floor_quantile * (n_good - 1)
-    below = int(position)
-    above = min(below + 1, n_good - 1)
-    floor = ordered[below] + (position - below) * (ordered[above] - ordered[below])
-    floor = max(floor, min_floor)
     keep = keep[:n_kept]
     if not sorted_already:
         keep = keep[np.argsort(date[keep], kind="mergesort")]
@@ -183,9 +170,26 @@ def usable_observations(
                 continue
         else:
             last += 1
-        day[last], value[last] = date[i], floor if snow else index[i]
+        day[last], value[last] = date[i], index[i]
         weight[last], is_snow[last] = w, snow
     last += 1
+    good, n_good = np.empty(last), 0
+    for i in range(last):
+        if not is_snow[i]:
+            good[n_good] = value[i]
+            n_good += 1
+    if n_good == 0:
+        nothing = np.empty(0)
+        return np.empty(0, np.int64), nothing, nothing, np.empty(0, np.bool_), np.nan
+    ordered = np.sort(good[:n_good])
+    position = floor_quantile * (n_good - 1)
+    below = int(position)
+    above = min(below + 1, n_good - 1)
+    floor = ordered[below] + (position - below) * (ordered[above] - ordered[below])
+    floor = max(floor, min_floor)
+    for i in range(last):
+        if is_snow[i]:
+            value[i] = floor
     return day[:last], value[:last], weight[:last], is_snow[:last], floor
 
 
