@@ -222,8 +222,9 @@ def at_scale(n):
         for stage in ("estimate_phenology", "define_seasons"):
             begin = time.perf_counter()
             done = subprocess.run([*command, "--stage", stage], check=True, stdout=subprocess.PIPE, text=True)
-            took, used = time.perf_counter() - begin, float(done.stdout.split()[-1])
-            print(f"{stage}: {took:.1f} s, {used:.2f} GB")
+            took = time.perf_counter() - begin
+            used, cpu = map(float, done.stdout.split()[-2:])
+            print(f"{stage}: {took:.1f} s ({cpu:.1f} s of processor time), {used:.2f} GB")
             seconds, memory = seconds + took, max(memory, used)
         size = sum(f.stat().st_size for f in (folder / "greenness.zarr").rglob("*") if f.is_file())
         print(f"{n:,} locations, {YEARS[1] - YEARS[0]} years: greenness.zarr {size / 1e9:.2f} GB")
@@ -241,7 +242,8 @@ def main():
         return
     if options.stage:
         run_stage(options.stage, options.folder)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        print(usage.ru_maxrss * 1024 / 1e9, usage.ru_utime + usage.ru_stime)
         return
     for name, measured, sign, target in [*race(), *at_scale(options.locations)]:
         print(f"CLAIM {name} {measured:.3g} {sign} {target}")
