@@ -66,7 +66,7 @@ def run(folder, *words, config=None, snakefile=ROOT / "Snakefile", good=True):
     """Run snakemake to its end and give what it printed."""
     process = start(folder, *words, config=config, snakefile=snakefile)
     try:
-        printed, _ = process.communicate(timeout=400)
+        printed, _ = process.communicate(timeout=1200)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"snakemake {words} did not end: {process.communicate()[0][-3000:]}")
@@ -217,7 +217,7 @@ def test_killed_and_restarted_run_ends_in_the_same_store(built, folder):
     for log in logs.glob("retrieve_patches*"):
         log.unlink()
     process = start(folder, "dataset", config=SMALL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline and process.poll() is None:
         if any(logs.glob("retrieve_patches*.log")):
             time.sleep(0.5)
