@@ -63,11 +63,13 @@ def option(section, key=None):
 
 
 def path_option(section, key):
-    """Input function: the file an option names, or nothing where it is null."""
+    """Input function: the files an option or its list names (a path, or {path: …}); none where null."""
 
     def value(wildcards):
-        path = DATASETS[wildcards.dataset][section].get(key)
-        return [path] if isinstance(path, str) else []
+        entry = DATASETS[wildcards.dataset][section].get(key)
+        entries = entry if isinstance(entry, list) else [entry]
+        paths = [some.get("path") if isinstance(some, dict) else some for some in entries]
+        return [path for path in paths if isinstance(path, str)]
 
     return value
 

@@ -30,12 +30,16 @@ checkpoint sample_locations:
         ecoregions=path_option("locations", "ecoregions"),
         mountains=path_option("locations", "mountains"),
         region=path_option("locations", "region"),
+        exclude=path_option("locations", "exclude"),
+        strata_path=path_option("locations", "strata_path"),
+        strata_areas=path_option("locations", "strata_areas"),
         path=path_option("locations", "path"),
         spread=path_option("locations", "spread"),
         evaluation=evaluation_points,
     output:
         locations="results/datasets/{dataset}/locations.parquet",
         jobs="results/datasets/{dataset}/jobs.json",
+        sampling="results/datasets/{dataset}/sampling.json",
     log:
         "results/logs/{dataset}/sample_locations.log",
     benchmark:

@@ -11,6 +11,7 @@ import shapely
 from rasterio.transform import from_origin
 
 from workflow_scripts import label_locations
+from workflow_scripts.core import rasters
 from workflow_scripts.core.tables import read_table
 from workflow_scripts.label_locations import label
 
@@ -34,7 +35,7 @@ def write_raster(path, values, *, crs="EPSG:4326", transform=None, nodata=None, 
 
 
 def test_raster_gives_the_pixel_that_holds_the_point(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_locations, "WINDOW_PIXELS", 7)
+    monkeypatch.setattr(rasters, "WINDOW_PIXELS", 7)
     values = np.arange(10 * 20, dtype="float32").reshape(10, 20) / 4
     path = write_raster(tmp_path / "a.tif", values)
     rng = np.random.default_rng(0)

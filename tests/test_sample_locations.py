@@ -23,7 +23,8 @@ DEFAULTS = {
     for name, entry in yaml.safe_load((SCHEMAS / "locations.schema.yaml").read_text())["properties"].items()
     if "default" in entry
 } | {"splits": {"validation_fraction": 0.3, "block_km": 100}}
-FILES = ("land", "ecoregions", "mountains", "region", "path", "spread")
+FILES = ("land", "ecoregions", "mountains", "region", "path", "spread", "strata_path", "strata_areas")
+OUTPUTS = {"locations": "parquet", "jobs": "json", "sampling": "json"}
 
 
 @pytest.fixture
@@ -49,6 +50,11 @@ def world(tmp_path):
     return tmp_path
 
 
+def named_files(entries):
+    paths = [entry["path"] if isinstance(entry, dict) else entry for entry in entries]
+    return [path for path in paths if isinstance(path, str)]
+
+
 def make_job(folder, output="out", *, size_m=2560, seed=7, **options):
     settings = DEFAULTS | {
         "design": "grid",
@@ -60,12 +66,15 @@ def make_job(folder, output="out", *, size_m=2560, seed=7, **options):
     }
     settings |= options
     Draft202012Validator(yaml.safe_load((SCHEMAS / "locations.schema.yaml").read_text())).validate(settings)
-    files = {name: [settings[name]] if isinstance(settings[name], str) else [] for name in FILES}
+    files = {name: named_files([settings[name]]) for name in FILES}
+    files["exclude"] = named_files(settings["exclude"])
     files["evaluation"] = settings["evaluation"]["points"] if settings["evaluation"] else []
     out = folder / output
     return SimpleNamespace(
         input=SimpleNamespace(**files),
-        output=SimpleNamespace(locations=str(out / "locations.parquet"), jobs=str(out / "jobs.json")),
+        output=SimpleNamespace(
+            **{name: str(out / f"{name}.{kind}") for name, kind in OUTPUTS.items()},
+        ),
         params=SimpleNamespace(settings=settings, size_m=size_m, seed=seed),
         wildcards=SimpleNamespace(dataset="test"),
     )
@@ -239,7 +248,7 @@ def test_split_is_by_block_and_does_not_change_with_other_locations():
         ({"design": "file"}, r"locations\.path is null"),
         ({"spacing_m": None}, "both null"),
         ({"n_locations": 10}, "cannot both hold"),
-        ({"region": [60, 10, 61, 11]}, r"no cell center .* locations\.region = \[60, 10, 61, 11\]"),
+        ({"region": [60, 10, 61, 11]}, r"no location .* locations\.region = \[60, 10, 61, 11\]"),
         ({"design": "stratified", "n_locations": 9999}, r"9999 is more than the \d+ cells"),
         ({"design": "stratified", "n_locations": 3}, "below the 4"),
         ({"design": "stratified", "n_locations": 9, "strata": "SOIL"}, r"lacks the column\(s\) \['SOIL'\]"),

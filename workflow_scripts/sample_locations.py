@@ -1,20 +1,22 @@
 """Choose the locations of a dataset and cut them into shards.
 
-Reads: land, ecoregions and mountains (polygon files in any CRS), or the user's own points.
+Reads: land, region, what is excluded, ecoregions, strata and mountains (polygon files in any CRS, or a
+raster for the strata), or the user's own points.
 Writes: `locations.parquet` (one row per location, in an order compact in space; the row number is
-the location's index in every store) and `jobs.json` (shards and the tiles they touch).
+the location's index in every store), `jobs.json` (shards and the tiles they touch) and
+`sampling.json` (what was chosen from: areas and places per stratum and ecoregion).
 
 Designs: `grid` takes every cell of the Major-TOM grid whose center is on land, as SSL4Eco does;
 `stratified` draws cells per stratum, spatially balanced and with known inclusion probabilities
 (see `sampling/draw.py`); `file` takes the user's points.
 
 The same settings give the same bytes. A larger `n_locations` at the same spacing keeps every location of
-the smaller draw, its id and its split; the order of the rows, and so the shards, is made anew.
+the smaller draw, its id and its split; with the smaller number in `rounds` it keeps its row, too.
 """
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import geopandas as gpd
@@ -25,8 +27,10 @@ from workflow_scripts.core import grid
 from workflow_scripts.core.polygons import locate, read_polygons
 from workflow_scripts.core.stage import run_stage, write_json
 from workflow_scripts.core.tables import COLUMNS, write_table
-from workflow_scripts.sampling import frame, points
+from workflow_scripts.sampling import inputs
 from workflow_scripts.sampling.designs import sample
+from workflow_scripts.sampling.points import read_points
+from workflow_scripts.sampling.summary import summarize
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +58,14 @@ def finish(
     per_shard: int,
     seed: int,
 ) -> gpd.GeoDataFrame:
-    """Order the locations, cut them into shards and add `is_mountain`, `split` and the geometry."""
+    """Order the locations, cut them into shards and add `is_mountain`, `split` and the geometry.
+
+    Each round of sampling follows the earlier ones and is compact in space by itself, so that an
+    enlargement appends rows and completes the last shard.
+    """
     chosen = chosen.sort_values("location_id", kind="stable").reset_index(drop=True)
-    chosen = chosen.iloc[grid.compact_order(chosen["lon"], chosen["lat"])].reset_index(drop=True)
+    chosen = chosen.iloc[grid.compact_order(chosen["lon"], chosen["lat"])]
+    chosen = chosen.sort_values("round", kind="stable").reset_index(drop=True)
     lon, lat = chosen["lon"].to_numpy(float), chosen["lat"].to_numpy(float)
     chosen["shard"] = np.arange(len(chosen)) // per_shard
     chosen["is_mountain"] = locate(lon, lat, mountains) >= 0 if mountains is not None else False
@@ -93,70 +102,44 @@ def list_jobs(locations: pd.DataFrame, *, per_shard: int, size_m: int) -> dict[s
     }
 
 
-def _read_ecoregions(path: str, strata: str) -> gpd.GeoDataFrame:
-    """Read ecoregions in the order that decides overlaps: lowest ECO_ID first."""
-    columns = dict.fromkeys([*frame.ECOREGION_COLUMNS, frame.stratum_column(strata)])
-    ecoregions = read_polygons(path, list(columns), key="locations.ecoregions")
-    return ecoregions.sort_values("ECO_ID", kind="stable").reset_index(drop=True)
-
-
-def _read_spread(path: str) -> pd.Series:
-    table = pd.read_csv(path, dtype={"stratum": str}, keep_default_na=False)
-    missing = [name for name in ("stratum", "spread") if name not in table.columns]
-    if missing:
-        raise ValueError(f"locations.spread: {path!r} lacks the column(s) {missing!r}")
-    if table["stratum"].duplicated().any():
-        repeated = table["stratum"][table["stratum"].duplicated()].unique()[:5].tolist()
-        raise ValueError(f"locations.spread: {path!r} repeats the strata {repeated!r}")
-    return table.set_index("stratum")["spread"].astype(float)
-
-
-def _read_evaluation(paths: list[str]) -> pd.DataFrame | None:
-    if not paths:
-        return None
-    key = "locations.evaluation.points"
-    return pd.concat([points.read_points(path, key=key, need_ids=False) for path in paths])
-
-
-def _file(files: str | Sequence[str]) -> str | None:
-    """Give the one file of an input that may be empty."""
-    return files if isinstance(files, str) else next(iter(files), None)
-
-
 def main(job: Any) -> None:
-    """Write `locations.parquet` and `jobs.json` of one dataset."""
+    """Write `locations.parquet`, `jobs.json` and `sampling.json` of one dataset."""
     settings = job.params.settings
-    names = ("land", "ecoregions", "mountains", "region", "path", "spread")
-    path = {name: _file(getattr(job.input, name)) for name in names}
-    if settings["design"] == "stratified" and path["ecoregions"] is None:
+    names = ("land", "ecoregions", "mountains", "region", "path", "spread", "strata_path", "strata_areas")
+    path = {name: inputs.one(getattr(job.input, name)) for name in names}
+    if settings["design"] == "stratified" and path["ecoregions"] is None and path["strata_path"] is None:
         raise ValueError(
-            "locations.ecoregions is null, but design 'stratified' takes its strata from it. "
-            "Set it to a file of ecoregion polygons, or use design 'grid'."
+            "locations.ecoregions is null, but design 'stratified' takes its strata from it. Set it to a "
+            "file of ecoregion polygons, or locations.strata_path to other polygons or a raster, or use "
+            "design 'grid'."
         )
-    polygons = {
-        name: read_polygons(path[name], key=f"locations.{name}") if path[name] else None
-        for name in ("land", "mountains", "region")
-    }
-    chosen = sample(
+    column = str(settings["strata"])
+    ecoregions = inputs.read_ecoregions(path["ecoregions"], column if path["strata_path"] is None else "")
+    sampled = sample(
         settings,
-        land=polygons["land"],
-        ecoregions=_read_ecoregions(path["ecoregions"], settings["strata"]) if path["ecoregions"] else None,
-        region=settings["region"] if polygons["region"] is None else polygons["region"],
-        user_points=points.read_points(path["path"], key="locations.path") if path["path"] else None,
-        evaluation=_read_evaluation(list(job.input.evaluation)),
-        spread=_read_spread(path["spread"]) if path["spread"] else None,
+        ground=inputs.read_ground(path["land"], path["region"], job.input.exclude, settings=settings),
+        ecoregions=ecoregions,
+        strata=inputs.read_strata(path["strata_path"], column, ecoregions),
+        user_points=read_points(path["path"], key="locations.path") if path["path"] else None,
+        evaluation=inputs.read_evaluation(job.input.evaluation),
+        stratum_values={
+            name: inputs.read_stratum_values(path[option], name, key=f"locations.{option}")
+            for option, name in (("spread", "spread"), ("strata_areas", "area_km2"))
+        },
         size_m=job.params.size_m,
         seed=job.params.seed,
     )
+    mountains = path["mountains"] and read_polygons(path["mountains"], key="locations.mountains")
     locations = finish(
-        chosen,
-        mountains=polygons["mountains"],
+        sampled.locations,
+        mountains=mountains,
         splits=settings["splits"],
         per_shard=settings["per_shard"],
         seed=job.params.seed,
     )
     jobs = list_jobs(locations, per_shard=settings["per_shard"], size_m=job.params.size_m)
     write_table(locations, job.output.locations, "locations")
+    write_json(job.output.sampling, summarize(sampled, design=settings["design"], seed=job.params.seed))
     write_json(job.output.jobs, jobs)
 
 

@@ -16,10 +16,10 @@ import yaml
 from workflow_scripts.core import grid
 from workflow_scripts.core.tables import read_table
 from workflow_scripts.sample_locations import main
-from workflow_scripts.sampling.frame import cell_area_km2
 
 pytestmark = pytest.mark.real
 logger = logging.getLogger(__name__)
+OUTPUTS = {"locations": "parquet", "jobs": "json", "sampling": "json"}
 SCHEMA = Path(__file__).parents[2] / "schemas" / "locations.schema.yaml"
 
 
@@ -37,8 +37,13 @@ def sample(real_data, out, **options):
             path=[],
             spread=[],
             evaluation=[],
+            exclude=[],
+            strata_path=[],
+            strata_areas=[],
         ),
-        output=SimpleNamespace(locations=str(out / "locations.parquet"), jobs=str(out / "jobs.json")),
+        output=SimpleNamespace(
+            **{name: str(out / f"{name}.{kind}") for name, kind in OUTPUTS.items()},
+        ),
         params=SimpleNamespace(settings=settings, size_m=2560, seed=20250424),
         wildcards=SimpleNamespace(dataset="real"),
     )
@@ -54,7 +59,7 @@ def census(real_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("census")
     locations, seconds = sample(real_data, out, design="grid", spacing_m=23_000)
     cells = grid.cells(23_000)
-    area = pd.Series(cell_area_km2(cells), index=cells["cell_id"].astype(object))
+    area = pd.Series(grid.cell_area_km2(cells), index=cells["cell_id"].astype(object))
     jobs = json.loads((out / "jobs.json").read_text())
     return locations.assign(area_km2=area.loc[locations["location_id"]].to_numpy()), seconds, jobs
 

@@ -21,6 +21,9 @@ MEAN_RADIUS_KM = 6371.0088
 MAX_LATITUDE = 85.0
 """Rows whose south edge lies beyond this latitude hold no cells."""
 
+_ECCENTRICITY2 = 0.00669437999014
+"""Squared first eccentricity of WGS 84."""
+
 MODIS_RADIUS_M = 6_371_007.181
 MODIS_TILE_M = 1_111_950.5196666666
 """Side of a tile of the MODIS sinusoidal grid, 36 × 18 tiles around the Earth."""
@@ -126,6 +129,13 @@ def cells(spacing_m: float, *, bounds: tuple[float, float, float, float] | None 
     return result
 
 
+def cell_area_km2(frame: pd.DataFrame) -> np.ndarray:
+    """Give the true area of cells (`south`, `dlat`, `dlon` as from `cells`) on the WGS 84 ellipsoid."""
+    south = frame["south"].to_numpy()
+    height = equal_area_height_km(south + frame["dlat"].to_numpy()) - equal_area_height_km(south)
+    return EARTH_RADIUS_M / 1000 * np.radians(frame["dlon"].to_numpy()) * height
+
+
 def cell_at(lon: ArrayLike, lat: ArrayLike, spacing_m: float, *, majortom_edges: bool = False) -> np.ndarray:
     """Name the cell that holds each point.
 
@@ -205,6 +215,17 @@ def great_circle_km(lon1: ArrayLike, lat1: ArrayLike, lon2: ArrayLike, lat2: Arr
     """Give the distance on a sphere of mean Earth radius, in kilometers."""
     chord = np.linalg.norm(sphere_xyz(lon1, lat1) - sphere_xyz(lon2, lat2), axis=-1)
     return 2 * MEAN_RADIUS_KM * np.arcsin(np.clip(chord / 2, 0, 1))
+
+
+def equal_area_height_km(lat: ArrayLike) -> np.ndarray:
+    """Give the height of parallels on the equal-area cylinder around the WGS 84 ellipsoid, in km.
+
+    The zone between two parallels has the area of the cylinder between their heights (Snyder 1987,
+    Map Projections, eq. 3-12 and 10-15).
+    """
+    sine, e = np.sin(np.radians(np.asarray(lat, float))), np.sqrt(_ECCENTRICITY2)
+    q = (1 - _ECCENTRICITY2) * (sine / (1 - _ECCENTRICITY2 * sine**2) + np.arctanh(e * sine) / e)
+    return EARTH_RADIUS_M / 1000 * q / 2
 
 
 def compact_order(lon: ArrayLike, lat: ArrayLike, *, bits: int = 20) -> np.ndarray:

@@ -16,6 +16,8 @@ import pyproj
 import shapely
 from numpy.typing import ArrayLike
 
+from workflow_scripts.core import grid
+
 logger = logging.getLogger(__name__)
 
 KM_PER_DEGREE = 111.195
@@ -228,20 +230,42 @@ def _reach(lat: np.ndarray, max_km: float) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(dlat / np.cos(np.radians(np.minimum(np.abs(lat) + dlat, 89.9))), 180), dlat
 
 
-def _segments_near(
-    polygons: gpd.GeoDataFrame, lon: np.ndarray, lat: np.ndarray, reach: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boundary segments (start, end in degrees; row) that pass within a degree of a point's box."""
+def boundary_segments(polygons: gpd.GeoDataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the pieces that the boundaries are made of.
+
+    Returns
+    -------
+    start, end : float arrays (n, 2), degrees; a piece across the antimeridian ends beyond ±180
+    owner : int array (n,), position of the polygon's row
+    """
     parts, part_owner = shapely.get_parts(polygons.geometry.to_numpy(), return_index=True)
     rings, ring_part = shapely.get_rings(parts, return_index=True)
     coordinates, ring = shapely.get_coordinates(rings, return_index=True)
     transformer = pyproj.Transformer.from_crs(polygons.crs, 4326, always_xy=True)
     coordinates = np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1]))
     same_ring = ring[1:] == ring[:-1]
-    start, end = coordinates[:-1][same_ring], coordinates[1:][same_ring]
-    owner = part_owner[ring_part[ring[:-1][same_ring]]]
-    end = end.copy()
+    start, end = coordinates[:-1][same_ring], coordinates[1:][same_ring].copy()
     end[:, 0] -= 360 * np.round((end[:, 0] - start[:, 0]) / 360)
+    return start, end, part_owner[ring_part[ring[:-1][same_ring]]]
+
+
+def areas_km2(polygons: gpd.GeoDataFrame) -> np.ndarray:
+    """Give the true area of each row in km², on an equal-area cylinder of the ellipsoid."""
+    if not polygons.crs.is_geographic:
+        return polygons.geometry.to_crs("ESRI:54034").area.to_numpy() / 1e6
+
+    def flatten(degrees: np.ndarray) -> np.ndarray:
+        x = np.radians(degrees[:, 0]) * grid.EARTH_RADIUS_M / 1000
+        return np.column_stack([x, grid.equal_area_height_km(degrees[:, 1])])
+
+    return shapely.area(shapely.transform(polygons.geometry.to_numpy(), flatten))
+
+
+def _segments_near(
+    polygons: gpd.GeoDataFrame, lon: np.ndarray, lat: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boundary segments (start, end in degrees; row) that pass within a degree of a point's box."""
+    start, end, owner = boundary_segments(polygons)
     wanted = np.zeros((180, 360), bool)
     for x, y, (dx, dy) in zip(lon, lat, reach, strict=True):
         columns = np.arange(np.floor(x - dx), np.floor(x + dx) + 1).astype(int) + 180

@@ -247,7 +247,8 @@ def _check_growth(path: Path, layout: dict[str, Any], ids: list[str]) -> None:
         first = next((i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), len(ids))
         raise ValueError(
             f"{path} holds other locations: {len(before)} there, {len(ids)} asked for, different "
-            f"from location {first} on. A store only grows at its end. {advice}"
+            f"from location {first} on. A store only grows at its end: list the {len(before)} in "
+            f"locations.rounds to keep their rows. {advice}"
         )
 
 

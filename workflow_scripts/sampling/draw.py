@@ -13,6 +13,7 @@ uniform over all N places, holds each cell with probability exactly n/N.
 import hashlib
 import heapq
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -175,7 +176,9 @@ def reverse_hierarchical_order(n: int) -> np.ndarray:
     return place[np.argsort(first_visit)]
 
 
-def draw(frame: pd.DataFrame, counts: pd.Series, *, seed: int) -> pd.DataFrame:
+def draw(
+    frame: pd.DataFrame, counts: pd.Series, *, seed: int, earlier: Sequence[pd.Series] = ()
+) -> pd.DataFrame:
     """Draw `counts` cells per stratum.
 
     Parameters
@@ -183,12 +186,14 @@ def draw(frame: pd.DataFrame, counts: pd.Series, *, seed: int) -> pd.DataFrame:
     frame : cells with `lon`, `lat` and `stratum`, sorted by row and column
     counts : index stratum
     seed : config seed; a stratum's draw depends on it, on its name and on its cells only
+    earlier : counts of smaller draws that this one continues, in their order
 
     Returns
     -------
-    the drawn rows of `frame`, in its order, with `inclusion_probability`
+    the drawn rows of `frame`, in its order, with `inclusion_probability` and `round`: how many of the
+    earlier draws do not hold the row
     """
-    chosen, probability = [], []
+    chosen, probability, rounds = [], [], []
     for stratum, rows in frame.groupby("stratum", sort=True).indices.items():
         count = int(counts[stratum])
         order = draw_order(
@@ -196,8 +201,9 @@ def draw(frame: pd.DataFrame, counts: pd.Series, *, seed: int) -> pd.DataFrame:
         )
         chosen.append(rows[order[:count]])
         probability.append(np.full(count, count / len(rows)))
-    chosen, probability = np.concatenate(chosen), np.concatenate(probability)
-    sorting = np.argsort(chosen)
-    return (
-        frame.iloc[chosen[sorting]].assign(inclusion_probability=probability[sorting]).reset_index(drop=True)
-    )
+        before = np.array([some[stratum] for some in earlier], int)
+        rounds.append((np.arange(count)[:, None] >= before).sum(axis=1))
+    sorting = np.argsort(np.concatenate(chosen))
+    columns = {"inclusion_probability": probability, "round": rounds}
+    columns = {name: np.concatenate(values)[sorting] for name, values in columns.items()}
+    return frame.iloc[np.concatenate(chosen)[sorting]].assign(**columns).reset_index(drop=True)
