@@ -250,7 +250,10 @@ def boundary_segments(polygons: gpd.GeoDataFrame) -> tuple[np.ndarray, np.ndarra
 
 
 def areas_km2(polygons: gpd.GeoDataFrame) -> np.ndarray:
-    """Give the true area of each row in km², on an equal-area cylinder of the ellipsoid."""
+    """Give the true area of each row in km², on an equal-area cylinder around the ellipsoid.
+
+    Edges are straight in the polygons' own coordinates; those in degrees are cut to half a degree first.
+    """
     if not polygons.crs.is_geographic:
         return polygons.geometry.to_crs("ESRI:54034").area.to_numpy() / 1e6
 
@@ -258,7 +261,8 @@ def areas_km2(polygons: gpd.GeoDataFrame) -> np.ndarray:
         x = np.radians(degrees[:, 0]) * grid.EARTH_RADIUS_M / 1000
         return np.column_stack([x, grid.equal_area_height_km(degrees[:, 1])])
 
-    return shapely.area(shapely.transform(polygons.geometry.to_numpy(), flatten))
+    pieces = shapely.segmentize(polygons.geometry.to_numpy(), 0.5)
+    return shapely.area(shapely.transform(pieces, flatten))
 
 
 def _segments_near(

@@ -74,7 +74,7 @@ def sample(
     spacing_m, cells_at = _grid(settings, ground=ground, size_m=size_m, seed=seed)
     cells = cells_at(spacing_m)
     cells["area_km2"] = grid.cell_area_km2(cells)
-    has_polygon_places = settings["place"] == "polygon"
+    has_polygon_places, n_cells = settings["place"] == "polygon", len(cells)
     if has_polygon_places:
         islands = slivers.island_places(
             cells, ground, spacing_m=spacing_m, size_m=size_m, land_fraction=settings["land_fraction"]
@@ -89,9 +89,10 @@ def sample(
     cells = frame.add_ecoregions(cells, ecoregions, strata, is_land=np.ones(len(cells), bool), **gap)
     missed = None
     if strata is not None and strata.polygons is not None:
-        missed = slivers.missed_strata(cells, strata, ground)
-        if has_polygon_places and len(missed):
-            added = _places_of(missed, set(cells["cell_id"]), ecoregions, strata, spacing_m=spacing_m)
+        missed = slivers.missed_strata(cells.iloc[:n_cells], strata, ground)
+        lacking = missed[~missed["stratum"].isin(cells["stratum"])]
+        if has_polygon_places and len(lacking):
+            added = _places_of(lacking, set(cells["cell_id"]), ecoregions, strata, spacing_m=spacing_m)
             cells = pd.concat([cells, added], ignore_index=True)
         _tell_missed(missed, set(cells["stratum"]))
     cells = cells.rename(columns={"cell_id": "location_id"}).astype({"location_id": object})

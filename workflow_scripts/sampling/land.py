@@ -9,14 +9,15 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from workflow_scripts.core import grid
 from workflow_scripts.core.polygons import KM_PER_DEGREE, boundary_segments, boxes, locate
 
-BAND_DEGREES = 5
-"""Cells are made and tested in bands of this height, which bounds the memory."""
+BAND_CELLS = 300_000
+"""Cells are made and tested in bands of about this many, which bounds the memory."""
 MAX_CELLS = 200_000_000
 """More cells than this are refused before they are made: the spacing is then a mistake."""
 LATTICE = 32
@@ -103,7 +104,8 @@ def land_cells(
     coasts = Coasts(ground) if land_fraction is not None else None
     kept = []
     for west, south, east, north in windows:
-        edges = np.append(np.arange(south, north, BAND_DEGREES), north)
+        n_bands = math.ceil(_n_cells((west, south, east, north), spacing_m) / BAND_CELLS)
+        edges = np.linspace(south, north, max(n_bands, 1) + 1)
         for low, high in itertools.pairwise(edges):
             cells = _place(grid.cells(spacing_m, bounds=(west, low, east, high)), offset)
             cells = cells[ground.in_region(cells["lon"].to_numpy(), cells["lat"].to_numpy())]
@@ -157,12 +159,13 @@ class Coasts:
         step = (np.arange(LATTICE) + 0.5) / LATTICE - 0.5
         right, up = (values.ravel() * size_m for values in np.meshgrid(step, step))
         epsg = grid.utm_epsg(lon[rows], lat[rows])
+        points = np.empty((2, rows.size, right.size))
         for code in np.unique(epsg):
-            some = rows[epsg == code]
-            x, y = grid.project(lon[some], lat[some], int(code))
-            points = grid.unproject((x[:, None] + right).ravel(), (y[:, None] + up).ravel(), int(code))
-            inside = self.ground.is_land(*points).reshape(len(some), -1)
-            fraction[some] = inside.mean(axis=1)
+            some = np.flatnonzero(epsg == code)
+            x, y = grid.project(lon[rows[some]], lat[rows[some]], int(code))
+            points[:, some] = grid.unproject(x[:, None] + right, y[:, None] + up, int(code))
+        inside = self.ground.is_land(points[0].ravel(), points[1].ravel())
+        fraction[rows] = inside.reshape(rows.size, right.size).mean(axis=1)
         return fraction
 
 
@@ -186,7 +189,7 @@ def _grown(windows: np.ndarray, reach_m: float) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _n_cells(window: np.ndarray, spacing_m: float) -> float:
+def _n_cells(window: ArrayLike, spacing_m: float) -> float:
     west, south, east, north = np.radians(window)
     area_m2 = grid.EARTH_RADIUS_M**2 * (east - west) * (math.sin(north) - math.sin(south))
     return area_m2 / spacing_m**2
