@@ -31,6 +31,8 @@ def reported_files(dataset):
     kinds = DATASET_FILES if has_catalog(dataset) else {k: DATASET_FILES[k] for k in BEFORE_PATCHES}
     files = {kind: dataset_files(dataset, name) for kind, name in kinds.items()}
     files = {kind: names if "{shard}" in kinds[kind] else names[0] for kind, names in files.items()}
+    sampled = DATASETS[dataset].get("from", {}).get("dataset", dataset)
+    files["sampling"] = f"results/datasets/{sampled}/sampling.json"
     if uses_phenology(dataset):
         owner = greenness_owner(dataset)
         files["cycles"] = f"results/datasets/{dataset}/phenology_cycles.parquet"
@@ -45,7 +47,8 @@ def named_sources(dataset):
     paths = {
         f"reference_{kind}": options["report"]["reference"][kind] for kind in ("phenology", "ndvi")
     }
-    paths["land"] = options["locations"]["land"]
+    paths |= {kind: options["locations"][kind] for kind in ("land", "ecoregions")}
+    paths |= options["report"]["compare"]
     return {kind: path for kind, path in paths.items() if isinstance(path, str)}
 
 

@@ -268,6 +268,24 @@ def scenes(places):
     return pd.DataFrame(rows).astype(dict.fromkeys(floats, float))
 
 
+def sampling(places):
+    """What the locations were chosen from, as sampling.json tells it: two cells per location."""
+    groups = places.groupby(["eco_id", "eco_name", "biome_num", "biome_name", "realm"]).size()
+    groups = groups.rename("n_locations").reset_index()
+    groups = groups.assign(n_places=2 * groups["n_locations"], area_km2=1.0 + groups["n_locations"])
+    return {
+        "design": "stratified",
+        "spacing_m": 700.0,
+        "n_locations": len(places),
+        "n_places": 2 * len(places),
+        "land_area_km2": float(groups["area_km2"].sum()),
+        "strata": [],
+        "ecoregions": groups.to_dict("records"),
+        "without_location": [],
+        "balance": {"sample": 0.1, "simple_random": 0.25},
+    }
+
+
 def write_dataset(folder, n=12):
     """Write the tables and stores of one dataset; gives kind -> path as the report's inputs name them."""
     folder = Path(folder)
@@ -280,9 +298,11 @@ def write_dataset(folder, n=12):
     greenness(places).to_zarr(folder / "greenness.zarr", zarr_format=3, consolidated=False)
     index = fill_store(folder / "patches.zarr", places, windows)
     tables.write_table(index, folder / "patches.parquet", "patches")
+    write_json(folder / "sampling.json", sampling(places))
     write_json(folder / "verification.json", {"n_patches": len(index), "n_wrong": 0})
     return {
         "locations": str(folder / "locations.parquet"),
+        "sampling": str(folder / "sampling.json"),
         "seasons": str(folder / "seasons.parquet"),
         "cycles": str(folder / "phenology_cycles.parquet"),
         "greenness": str(folder / "greenness.zarr" / "zarr.json"),

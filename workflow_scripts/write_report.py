@@ -20,6 +20,7 @@ from workflow_scripts.report.inputs import Dataset, Model, load_dataset, load_mo
 from workflow_scripts.report.maps import locations_section
 from workflow_scripts.report.phenology import phenology_section
 from workflow_scripts.report.provenance import provenance_section
+from workflow_scripts.report.representativeness import representativeness_section
 from workflow_scripts.report.summary import first_screen
 from workflow_scripts.report.tasks import tasks_section
 from workflow_scripts.report.timing import losses_section, timing_section
@@ -30,6 +31,7 @@ LOG = logging.getLogger(__name__)
 
 CHAPTERS = (
     ("locations", "Locations", locations_section),
+    ("representativeness", "Locations against the land", representativeness_section),
     ("phenology", "Phenology and seasons", phenology_section),
     ("timing", "Timing and clouds", timing_section),
     ("losses", "What is missing and why", losses_section),

@@ -65,6 +65,10 @@ class Dataset:
     reference_ndvi: pd.DataFrame | None = None
     land: str | None = None
     """Path of the land polygons."""
+    sampling: Mapping[str, Any] | None = None
+    """What the locations were chosen from."""
+    compare: Mapping[str, str] = field(default_factory=dict)
+    """Paths of what the locations are compared with: ecoregions, baseline, land_cover."""
 
     @property
     def season_names(self) -> list[str]:
@@ -135,6 +139,8 @@ def load_dataset(name: str, settings: Mapping[str, Any], files: Mapping[str, Any
         reference_phenology=read_reference(files.get("reference_phenology")),
         reference_ndvi=read_reference(files.get("reference_ndvi")),
         land=files.get("land"),
+        sampling=content("sampling"),
+        compare={kind: files[kind] for kind in ("ecoregions", "baseline", "land_cover") if kind in files},
     )
 
 
