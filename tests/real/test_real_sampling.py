@@ -37,9 +37,9 @@ def sample(real_data, out, **options):
             path=[],
             spread=[],
             evaluation=[],
-            exclude=[],
+            exclude=[entry for entry in options.get("exclude", []) if isinstance(entry, str)],
             strata_path=[],
-            strata_areas=[],
+            strata_areas=[options["strata_areas"]] if "strata_areas" in options else [],
         ),
         output=SimpleNamespace(
             **{name: str(out / f"{name}.{kind}") for name, kind in OUTPUTS.items()},
@@ -122,6 +122,61 @@ def test_stratified_draw_hits_every_ecoregion_and_is_nested(census, real_data, t
     cells = locations[locations["eco_id"] >= 0].groupby("stratum").size()
     estimate = (1 / many["inclusion_probability"]).groupby(many["stratum"]).sum()
     np.testing.assert_allclose(estimate.sort_index(), cells.sort_index(), rtol=1e-9)
+
+
+def test_ecoregions_without_a_center_are_listed_and_hit_inside_their_polygon(census, real_data, tmp_path):
+    """All 847 polygons of the file, by place: polygon; the list has those the census lacks."""
+    locations, _, _ = census
+    options = {"design": "stratified", "spacing_m": 23_000, "n_locations": 20_000, "place": "polygon"}
+    drawn, _ = sample(real_data, tmp_path, **options)
+    facts = json.loads((tmp_path / "sampling.json").read_text())
+    lacking = pd.DataFrame(facts["without_location"]).sort_values("area_km2", ascending=False)
+    print(
+        f"\n{drawn['eco_id'].nunique()} of 847 ecoregions hit; {len(lacking)} of them hold no cell center, "
+        f"{lacking['area_km2'].sum():.0f} km2 in all; balance {facts['balance']}\n{lacking.to_string()}"
+    )
+    assert drawn["eco_id"].nunique() == 847 and lacking["is_placed"].all()
+    assert set(lacking["stratum"]) | set(locations.loc[locations["eco_id"] >= 0, "stratum"]) == set(
+        drawn["stratum"]
+    )
+    assert facts["balance"]["sample"] < 0.6 * facts["balance"]["simple_random"]
+
+
+def test_land_options_on_the_real_earth(census, real_data, tmp_path):
+    locations, _, _ = census
+    land = real_data / "land"
+    exclude = [str(land / f"ne_10m_{name}.parquet") for name in ("lakes", "glaciated_areas")]
+    options = {"design": "grid", "spacing_m": 23_000}
+    dry, _ = sample(real_data, tmp_path / "dry", **options, exclude=[*exclude, [-180, -90, 180, -60]])
+    half, seconds = sample(real_data, tmp_path / "half", **options, land_fraction=0.5)
+    moved, _ = sample(real_data, tmp_path / "moved", **options, place="random_offset")
+    area = json.loads((tmp_path / "moved" / "sampling.json").read_text())["land_area_km2"] / 1e6
+    print(
+        f"\n{len(dry)} locations without lakes, glaciers and Antarctica; {len(half)} with half of the patch on "
+        f"land ({seconds:.0f} s), of them {len(set(half['location_id']) - set(locations['location_id']))} at sea; "
+        f"{len(moved)} at a random offset, standing for {area:.2f} M km2"
+    )
+    assert set(dry["location_id"]) < set(locations["location_id"]) and dry["lat"].min() > -60
+    assert len(set(half["location_id"]) ^ set(locations["location_id"])) < 0.01 * len(locations)
+    assert area == pytest.approx(145.8, abs=0.3)
+
+
+def test_full_areas_weigh_the_simplified_polygons(real_data, tmp_path):
+    """Proportional allocation follows the table of full areas, within what rounding allows."""
+    areas = pd.read_csv(real_data / "ecoregions" / "ecoregion_areas_reference.csv", keep_default_na=False)
+    areas = areas.rename(columns={"ECO_NAME": "stratum", "area_km2_full": "area_km2"})
+    areas.loc[areas["area_km2"] == "", "area_km2"] = areas["area_km2_simplified"].astype(str)
+    areas[["stratum", "area_km2"]].to_csv(tmp_path / "areas.csv", index=False)
+    drawn, _ = sample(
+        real_data, tmp_path, design="stratified", spacing_m=23_000, n_locations=20_000, place="polygon",
+        allocation="proportional", strata="eco_name", strata_areas=str(tmp_path / "areas.csv"),
+    )  # fmt: skip
+    expected = areas.set_index("stratum")["area_km2"].astype(float)
+    expected = 20_000 * expected / expected.sum()
+    counts = drawn["stratum"].value_counts().reindex(expected.index)
+    # the minimum of 1 and the cells there are bind in small strata only
+    large = expected > 20
+    assert (counts[large] / expected[large]).between(0.93, 1.07).all()
 
 
 def test_published_cells_are_ours(real_data):

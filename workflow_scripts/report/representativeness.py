@@ -17,7 +17,7 @@ from workflow_scripts.report import page
 from workflow_scripts.report.drawing import GRAY, OKABE_ITO, legend_below, picture
 from workflow_scripts.report.inputs import Dataset
 
-MAX_ROWS = 14
+MAX_ROWS = 15
 """Groups that pictures and tables show; the smallest are summed up."""
 COVER_SPACING_M = 20_000
 """Grid on which the land's area per class of a raster is measured."""
