@@ -214,7 +214,7 @@ def _distance_picture(locations: pd.DataFrame, baseline: pd.DataFrame | None) ->
     ]
     if baseline is not None and len(baseline) > 1:
         sets = [*sets, ("baseline", nearest_neighbor_km(baseline), OKABE_ITO[1])]
-    high = max(np.quantile(distance, 0.99) for _, distance, _ in sets) * 1.05
+    high = max(np.quantile(distance, 0.95) for _, distance, _ in sets) * 1.05
     with picture(5.2, 2.6) as drawn:
         ax = drawn.ax
         for name, distance, color in sets:
