@@ -144,7 +144,7 @@ def nearest_neighbor_km(locations: pd.DataFrame) -> np.ndarray:
 def _summary(facts: Mapping[str, Any]) -> str:
     sentence = (
         f"{page.count(facts['n_locations'])} locations of {page.count(facts['n_places'])} places at "
-        f"{facts['spacing_m'] / 1000:g} km on {facts['land_area_km2'] / 1e6:.3f} million km² of land."
+        f"{facts['spacing_m'] / 1000:g} km on {page.count(facts['land_area_km2'])} km² of land."
     )
     if balance := facts["balance"]:
         share = balance["sample"] / balance["simple_random"] if balance["simple_random"] else float("nan")
