@@ -47,6 +47,17 @@ def test_a_users_datasets_replace_the_demo_and_the_rest_merges():
     assert settings.datasets["mysites"]["report"]["notice"] is None
 
 
+@pytest.mark.parametrize("section", PROJECT["defaults"])
+def test_config_yaml_lists_every_option_with_its_default(section):
+    properties = yaml.safe_load((ROOT / f"schemas/{section}.schema.yaml").read_text())["properties"]
+    options = PROJECT["defaults"][section]
+    assert set(options) == set(properties)
+    assert {k: v["default"] for k, v in properties.items() if "default" in v} == {
+        k: options[k] for k, v in properties.items() if "default" in v
+    }
+    assert all("description" in entry for entry in properties.values())
+
+
 def test_nothing_of_the_made_world_stands_in_the_defaults():
     assert "demo" not in yaml.safe_dump(PROJECT["defaults"])
 
