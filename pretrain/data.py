@@ -90,7 +90,7 @@ class Batch:
     slots: np.ndarray | None = None
     """int64 (N,), sample slots in the epoch: what random choices are keyed by."""
     batch_slots: np.ndarray | None = None
-    """int64, the slots of all ranks."""
+    """int64, the slots of all ranks, rank after rank."""
     views: tuple[Tensor, ...] = ()
     """Network inputs (N, C, H, W), as the objective declared them."""
 
@@ -108,6 +108,25 @@ class Batch:
             day_of_year=move(self.day_of_year),
             lonlat=move(self.lonlat),
         )
+
+    def split(self, n_parts: int) -> list["Batch"]:
+        """Cut into consecutive parts of equal size; what concerns the whole batch stays."""
+        size = len(self.location_id) // n_parts
+        parts = [slice(first, first + size) for first in range(0, n_parts * size, size)]
+        return [
+            replace(
+                self,
+                dn={name: tensor[part] for name, tensor in self.dn.items()},
+                shift60=None if self.shift60 is None else self.shift60[part],
+                season=self.season[part],
+                day_of_year=self.day_of_year[part],
+                lonlat=self.lonlat[part],
+                location_id=self.location_id[part],
+                slots=self.slots[part],
+                views=tuple(view[part] for view in self.views),
+            )
+            for part in parts
+        ]
 
 
 class PatchReader:
@@ -179,10 +198,12 @@ class PatchReader:
         batch_size: int,
         rank: int,
         n_ranks: int,
+        n_parts: int = 1,
     ) -> Batch:
         """Draw and read this rank's part of one batch of an epoch."""
-        shares = {"batch_size": batch_size, "rank": rank, "n_ranks": n_ranks}
-        slots = sampler.rank_slots(batch, **shares)
+        shares = {"batch_size": batch_size, "n_ranks": n_ranks, "n_parts": n_parts}
+        all_slots = [sampler.rank_slots(batch, rank=other, **shares) for other in range(n_ranks)]
+        slots = all_slots[rank]
         drawn = sampler.draw_locations(samples.weight, seed=seed, epoch=epoch, slots=slots)
         seasons = sampler.draw_seasons(
             samples.available[drawn], n_seasons, seed=seed, epoch=epoch, slots=slots
@@ -197,7 +218,7 @@ class PatchReader:
             location_id=tuple(samples.location_id[drawn].tolist()),
             epoch=epoch,
             slots=slots,
-            batch_slots=np.arange(batch * batch_size, (batch + 1) * batch_size),
+            batch_slots=np.concatenate(all_slots),
         )
 
 

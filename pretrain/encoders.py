@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pretrain.distribution import gather_with_gradient, world
 from workflow_scripts.core.stage import atomic_path
 
 SCALING = "published"
@@ -174,22 +175,31 @@ def build_encoder(backbone: str, n_bands: int, seed: int) -> Encoder:
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization over groups of consecutive samples, each with its own statistics.
 
-    With ``group_size`` samples per group a batch means the same on one process as on many: one rank
-    with two groups equals two ranks with one. Running statistics move by the mean over the groups.
+    A group may be a part of a rank's samples or span those of several ranks, so with ``group_size``
+    samples per group a batch means the same on one process as on many. Running statistics move once
+    per step, by the mean over the groups.
     """
 
-    def __init__(self, num_features: int, *, group_size: int | None, **settings: float) -> None:
+    def __init__(
+        self, num_features: int, *, group_size: int | None, n_parts: int = 1, **settings: float
+    ) -> None:
         super().__init__(num_features, **settings)
         self.group_size = group_size
+        self.n_parts = n_parts
+        """Forward passes per step (gradient accumulation)."""
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize (N, C, H, W)."""
-        if not self.training or self.group_size is None or len(x) == self.group_size:
+        size = self.group_size or len(x)
+        if not self.training or (len(x) == size and self.n_parts == 1):
             return super().forward(x)
-        if len(x) % self.group_size:
-            raise ValueError(f"a batch of {len(x)} is not whole groups of bn.group_size = {self.group_size}")
+        if len(x) < size:
+            return self._over_ranks(x, size)
+        if len(x) % size:
+            raise ValueError(f"a batch of {len(x)} is not whole groups of bn.group_size = {size}")
         outputs, means, variances = [], [], []
-        for group in x.split(self.group_size):
+        for group in x.split(size):
             mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
             outputs.append(
                 functional.batch_norm(
@@ -198,20 +208,54 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             )
             means.append(mean)
             variances.append(variance)
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(torch.stack(means).mean(0), self.momentum)
-            self.running_var.lerp_(torch.stack(variances).mean(0), self.momentum)
+        self._follow(torch.stack(means).mean(0), torch.stack(variances).mean(0))
         return torch.cat(outputs)
 
+    def _over_ranks(self, x: Tensor, size: int) -> Tensor:
+        """Normalize this rank's part of a group that spans consecutive ranks."""
+        rank, n_ranks = world()
+        n_joined = size // len(x)
+        if size % len(x) or n_ranks % n_joined:
+            raise ValueError(
+                f"{n_ranks} ranks with batches of {len(x)} are not whole groups of bn.group_size = {size}"
+            )
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        own = torch.stack(torch.var_mean(values, dim=(0, 2, 3), correction=0))
+        first = rank // n_joined * n_joined
+        variances, means = gather_with_gradient(own)[first : first + n_joined].unbind(1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        count = size * x.shape[2] * x.shape[3]
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)).to(x.dtype)
 
-def group_batch_norm(module: nn.Module, group_size: int | None) -> None:
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, in a step of several parts after the last."""
+        if self.n_parts > 1:
+            self._seen.append((mean, variance))
+            if len(self._seen) < self.n_parts:
+                return
+            mean, variance = (torch.stack(values).mean(0) for values in zip(*self._seen, strict=True))
+            self._seen = []
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+def group_batch_norm(module: nn.Module, group_size: int | None, *, n_parts: int = 1) -> None:
     """Make every batch normalization of a module work over groups of `group_size` samples, in place."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 grouped = GroupedBatchNorm2d(
-                    child.num_features, group_size=group_size, eps=child.eps, momentum=child.momentum
+                    child.num_features,
+                    group_size=group_size,
+                    n_parts=n_parts,
+                    eps=child.eps,
+                    momentum=child.momentum,
                 )
                 grouped.load_state_dict(child.state_dict())
                 setattr(parent, name, grouped)

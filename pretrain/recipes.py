@@ -43,7 +43,12 @@ class Options:
     weight_decay: float
     """On all parameters, those of normalizations too, as published."""
     bn_group_size: int
+    """Locations that share statistics: a part of a process's locations, or those of several processes."""
     bn_shuffle: bool
+    accumulate: int
+    """Parts a batch is taken in, one after the other, to save memory."""
+    channels_last: bool
+    compile: bool
     precision: str
     """`fp32`, `bf16` (autocast), or `fp64` (to compare runs: fp32 differences grow step by step)."""
     device: str
@@ -89,12 +94,25 @@ _RUNNING = {
     "device": "auto",
     "processes": 1,
     "reader_threads": 1,
+    "accumulate": 1,
+    "channels_last": False,
+    "compile": False,
     "log_steps": 10,
     "checkpoint_steps": None,
     "keep_checkpoints": 2,
 }
 
-_RUN_ONLY = ("device", "processes", "reader_threads", "log_steps", "checkpoint_steps", "keep_checkpoints")
+_RUN_ONLY = (
+    "device",
+    "processes",
+    "reader_threads",
+    "accumulate",
+    "channels_last",
+    "compile",
+    "log_steps",
+    "checkpoint_steps",
+    "keep_checkpoints",
+)
 """Options that do not change what is learned."""
 
 
@@ -131,14 +149,19 @@ def check(options: Options) -> None:
             f"batch_size = {batch} must divide queue_size = {queue} (keys enter the queue batch by batch). "
             f"Set queue_size to a multiple of {batch}."
         )
-    if batch % ranks:
-        raise ValueError(f"batch_size = {batch} is not divisible by processes = {ranks}")
-    group, share = options.bn_group_size, batch // ranks
-    if share % group:
+    parts, group = options.accumulate, options.bn_group_size
+    if batch % (ranks * parts):
         raise ValueError(
-            f"bn.group_size = {group} does not fit: each of {ranks} processes has {share} of the "
-            f"{batch} locations of a batch, which must be whole groups. Set bn.group_size to "
-            f"{share} or a divisor of it (it is {batch} unless given: the whole batch, as published)."
+            f"batch_size = {batch} is not divisible by processes = {ranks}"
+            + (f" times accumulate = {parts}" if parts > 1 else "")
+        )
+    share = batch // (ranks * parts)
+    if share % group and (group % share or batch // parts % group):
+        raise ValueError(
+            f"bn.group_size = {group} does not fit: {parts} part(s) of a batch of {batch} on {ranks} "
+            f"process(es) make {share} locations at a time, which must be whole groups, or a whole part of one. "
+            f"Set bn.group_size to a divisor of {share}, or to a multiple of it that divides "
+            f"{batch // parts} (it is {batch} unless given: the whole batch, as published)."
         )
     if group < 2:
         raise ValueError("bn.group_size = 1: batch normalization needs at least 2 samples per group")

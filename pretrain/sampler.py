@@ -86,7 +86,11 @@ def draw_seasons(
     return np.take_along_axis(order, np.minimum(np.arange(n_seasons)[None, :], last), axis=1)
 
 
-def rank_slots(batch: int, *, batch_size: int, rank: int, n_ranks: int) -> np.ndarray:
-    """Slots one rank takes of a batch: its contiguous part of ``batch · batch_size + 0, 1, …``."""
-    per_rank = batch_size // n_ranks
-    return batch * batch_size + rank * per_rank + np.arange(per_rank)
+def rank_slots(batch: int, *, batch_size: int, rank: int, n_ranks: int, n_parts: int = 1) -> np.ndarray:
+    """Slots one rank takes of a batch, the slots ``batch · batch_size + 0, 1, …``.
+
+    The batch is cut into `n_parts` consecutive parts (gradient accumulation) and each part into one
+    consecutive piece per rank, so that in every part the ranks' samples follow each other.
+    """
+    slots = batch * batch_size + np.arange(batch_size)
+    return slots.reshape(n_parts, n_ranks, -1)[:, rank].ravel()

@@ -13,8 +13,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from pretrain.augment import make_views
 from pretrain.checkpoint import newest_checkpoint, save_checkpoint
 from pretrain.data import Batch, PatchReader, prefetch, to_images
 from pretrain.distribution import average_statistics, mean_over_ranks, world
-from pretrain.encoders import build_encoder, group_batch_norm, save_encoder
+from pretrain.encoders import Encoder, build_encoder, group_batch_norm, save_encoder
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 from pretrain.recipes import Options, checkpoint_interval, learning_rate, steps_per_epoch, total_steps
@@ -91,7 +91,7 @@ def choose_device(wanted: str, processes: int) -> torch.device:
 def build_objective(options: Options) -> Objective:
     """Build encoder and objective with the recipe's initial weights."""
     encoder = build_encoder(options.backbone, len(options.bands), options.seed)
-    group_batch_norm(encoder, options.bn_group_size)
+    group_batch_norm(encoder, options.bn_group_size, n_parts=options.accumulate)
     return OBJECTIVES[options.objective].build(encoder, options)
 
 
@@ -139,6 +139,7 @@ def batches(
             batch_size=options.batch_size,
             rank=rank,
             n_ranks=n_ranks,
+            n_parts=options.accumulate,
         )
 
     return prefetch(read, range(first, last))
@@ -205,8 +206,10 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     objective = build_objective(options).to(device, dtype)
     optimizer = build_optimizer(objective, options)
     step = continue_from(run.checkpoints, objective, optimizer)
+    objective.train()
+    if device.type == "cuda":
+        speed_up(objective, channels_last=options.channels_last, compile_with=options.compile and "inductor")
     model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
-    model.train()
 
     last, every = total_steps(options, len(samples)), checkpoint_interval(options, len(samples))
     autocast = (
@@ -230,11 +233,11 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         objective.before_step()
-        with autocast():
-            results = model(replace(batch, views=views))
-        stop_if_not_finite(results["loss"], batch, step=step)
         optimizer.zero_grad()
-        results["loss"].backward()
+        results = pass_through(
+            model, objective, replace(batch, views=views).split(options.accumulate), autocast=autocast
+        )
+        stop_if_not_finite(results["loss"], batch, step=step)
         optimizer.step()
         objective.after_step()
         step += 1
@@ -259,6 +262,53 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
         with atomic_path(run.metrics) as temporary:
             shutil.copyfile(metrics.path, temporary)
         save_encoder(run.encoder, objective.encoder, bands=options.bands, steps=step, **run.facts)
+
+
+def pass_through(
+    model: nn.Module,
+    objective: Objective,
+    parts: Sequence[Batch],
+    *,
+    autocast: Callable[[], AbstractContextManager],
+) -> dict[str, Tensor]:
+    """Pass a batch forward and backward, part by part; gradients are those of the mean over the parts.
+
+    Parameters
+    ----------
+    model : the objective, or what synchronizes its gradients over the ranks
+
+    Returns
+    -------
+    results of the objective, averaged over the parts
+    """
+    with autocast():
+        objective.look_ahead(parts)
+    total: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, start=1):
+        is_waiting = number < len(parts) and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if is_waiting else nullcontext():
+            with autocast():
+                results = model(part)
+            (results["loss"] / len(parts)).backward()
+        for name, value in results.items():
+            total[name] = total.get(name, 0) + value.detach() / len(parts)
+    return total
+
+
+def speed_up(objective: Objective, *, channels_last: bool, compile_with: str | bool) -> None:
+    """Lay out an objective's networks, and compile its encoders, in place; the mathematics stays.
+
+    Parameters
+    ----------
+    channels_last : keep weights of convolutions, and so activations, with channels together in memory
+    compile_with : backend of `torch.compile`; false: not compiled
+    """
+    if channels_last:
+        objective.to(memory_format=torch.channels_last)
+    if compile_with:
+        for module in objective.modules():
+            if isinstance(module, Encoder):
+                module.compile(backend=compile_with)
 
 
 def stop_if_not_finite(loss: Tensor, batch: Batch, *, step: int) -> None:

@@ -139,12 +139,19 @@ def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, m
         assert torch.equal(value, states[1]["objective"][name]), name
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_two_ranks_equal_one(world, tmp_path, monkeypatch, shuffle):
-    changes = {"precision": "fp64", "crop_px": 32, "epochs": 3, "bn": {"group_size": 4, "shuffle": shuffle}}
+@pytest.mark.parametrize(
+    ("group", "shuffle", "on_two_ranks"),
+    [
+        pytest.param(4, False, {}, id="a group per rank"),
+        pytest.param(4, True, {"accumulate": 2}, id="groups over both ranks, two parts per step"),
+    ],
+)
+def test_two_ranks_equal_one(world, tmp_path, monkeypatch, group, shuffle, on_two_ranks):
+    bn = {"group_size": group, "shuffle": shuffle}
+    changes = {"precision": "fp64", "crop_px": 32, "epochs": 3, "bn": bn}
     one = make_job(world, tmp_path / "one", **changes)
     run_here(one, monkeypatch)
-    two = make_job(world, tmp_path / "two", processes=2, **changes)
+    two = make_job(world, tmp_path / "two", processes=2, **changes, **on_two_ranks)
     monkeypatch.setattr(pretrain, "launch", train_on_ranks)
     pretrain.main(two)
     expected, found = losses(one), losses(two)
@@ -216,6 +223,33 @@ def test_cosine_moco_trains(world, tmp_path, monkeypatch):
     assert rates == pytest.approx([0.003, 0.00225, 0.00075])
 
 
+def first_losses(world, folder, monkeypatch, **changes):
+    job = make_job(world, folder, epochs=2, **changes)
+    run_here(job, monkeypatch)
+    return losses(job)["loss"]
+
+
+def test_bf16_and_parts_change_rounding_only(world, tmp_path, monkeypatch):
+    exact = first_losses(world, tmp_path / "exact", monkeypatch)
+    parts = first_losses(world, tmp_path / "parts", monkeypatch, accumulate=2)
+    rounded = first_losses(world, tmp_path / "rounded", monkeypatch, precision="bf16")
+    assert parts[0] == pytest.approx(exact[0], rel=1e-5)
+    assert parts[1] == pytest.approx(exact[1], rel=1e-3)  # rounding grows a hundredfold per step
+    assert rounded[0] != exact[0]
+    assert rounded[0] == pytest.approx(exact[0], rel=0.02)  # bf16 has 8 bits
+
+
+def test_layout_and_compilation_keep_names_and_results():
+    options = recipes.resolve({**ENTRY, "bn": {"group_size": 4}})
+    plain, fast = train.build_objective(options), train.build_objective(options)
+    train.speed_up(fast, channels_last=True, compile_with="eager")
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected, found = (objective.double().encoder(images.double()).pooled for objective in (plain, fast))
+    assert fast.encoder(images.double()).maps[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected)
+
+
 class MaskedAutoencoder(Objective):
     """A further objective needs nothing of the loop but what `Objective` declares."""
 
@@ -257,7 +291,8 @@ def test_a_masked_autoencoder_fits_the_loop(world, tmp_path, monkeypatch):
         ({"queue_size": 20}, r"batch_size = 8 must divide queue_size = 20"),
         ({"queue_size": 4}, r"batch_size = 8 must divide queue_size = 4"),
         ({"processes": 3}, r"batch_size = 8 is not divisible by processes = 3"),
-        ({"processes": 2, "bn": {}}, r"bn.group_size = 8 does not fit: each of 2 processes has 4"),
+        ({"accumulate": 2, "bn": {}}, r"bn.group_size = 8 does not fit: 2 part\(s\) of a batch of 8 on 1"),
+        ({"processes": 2, "accumulate": 8}, r"batch_size = 8 is not divisible by processes = 2 times accum"),
         ({"bn": {"group_size": 3}}, r"bn.group_size = 3 does not fit"),
         ({"bands": ["B02", "B10"]}, r"bands \['B10'\] are not in the store"),
         ({"device": "cuda"}, r"device: cuda with processes: 1, but this machine has 0 usable GPUs"),
