@@ -13,8 +13,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.augment import make_views
 from pretrain.checkpoint import newest_checkpoint, save_checkpoint
-from pretrain.data import Batch, PatchReader, prefetch, to_images
+from pretrain.data import BandPlan, Batch, PatchReader, prefetch, to_images
 from pretrain.distribution import average_statistics, mean_over_ranks, world
 from pretrain.encoders import Encoder, build_encoder, group_batch_norm, save_encoder
 from pretrain.objectives import OBJECTIVES
@@ -202,41 +202,25 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     reader = PatchReader(
         run.store, options.bands, n_threads=options.reader_threads, pin_memory=device.type == "cuda"
     )
-    dtype = DTYPES[options.precision]
-    objective = build_objective(options).to(device, dtype)
+    objective = build_objective(options).to(device, DTYPES[options.precision])
     optimizer = build_optimizer(objective, options)
     step = continue_from(run.checkpoints, objective, optimizer)
     objective.train()
     if device.type == "cuda":
-        speed_up(objective, channels_last=options.channels_last, compile_with=options.compile and "inductor")
+        speed_up(
+            objective, channels_last=options.channels_last, backend="inductor" if options.compile else None
+        )
     model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
 
     last, every = total_steps(options, len(samples)), checkpoint_interval(options, len(samples))
-    autocast = (
-        partial(torch.autocast, device.type, torch.bfloat16) if options.precision == "bf16" else nullcontext
-    )
     metrics = Metrics(run.checkpoints / "metrics.jsonl", first_step=step, batch_size=options.batch_size)
     asked = time.perf_counter()
     for batch in batches(reader, samples, options, n_seasons=objective.n_seasons, first=step, last=last):
         waited = time.perf_counter() - asked
-        batch = batch.to(device)
-        with torch.no_grad():
-            views = make_views(
-                to_images(batch, reader.plan).to(dtype),
-                objective.views,
-                seed=options.seed,
-                epoch=batch.epoch,
-                slots=batch.slots,
-                crop_px=options.crop_px,
-            )
         rate = learning_rate(options, batch.epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        objective.before_step()
-        optimizer.zero_grad()
-        results = pass_through(
-            model, objective, replace(batch, views=views).split(options.accumulate), autocast=autocast
-        )
+        results = learn(model, objective, optimizer, batch.to(device), reader.plan, options)
         stop_if_not_finite(results["loss"], batch, step=step)
         optimizer.step()
         objective.after_step()
@@ -264,23 +248,39 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
         save_encoder(run.encoder, objective.encoder, bands=options.bands, steps=step, **run.facts)
 
 
-def pass_through(
+def learn(
     model: nn.Module,
     objective: Objective,
-    parts: Sequence[Batch],
-    *,
-    autocast: Callable[[], AbstractContextManager],
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    plan: BandPlan,
+    options: Options,
 ) -> dict[str, Tensor]:
-    """Pass a batch forward and backward, part by part; gradients are those of the mean over the parts.
+    """Make the views of a batch and find its gradients; the optimizer's step is left to the caller.
 
     Parameters
     ----------
     model : the objective, or what synchronizes its gradients over the ranks
+    batch : on the device
 
     Returns
     -------
-    results of the objective, averaged over the parts
+    results of the objective, averaged over the parts of the batch
     """
+    with torch.no_grad():
+        views = make_views(
+            to_images(batch, plan).to(DTYPES[options.precision]),
+            objective.views,
+            seed=options.seed,
+            epoch=batch.epoch,
+            slots=batch.slots,
+            crop_px=options.crop_px,
+        )
+    is_bf16 = options.precision == "bf16"
+    autocast = partial(torch.autocast, views[0].device.type, torch.bfloat16, enabled=is_bf16)
+    parts = replace(batch, views=views).split(options.accumulate)
+    objective.before_step()
+    optimizer.zero_grad()
     with autocast():
         objective.look_ahead(parts)
     total: dict[str, Tensor] = {}
@@ -295,20 +295,20 @@ def pass_through(
     return total
 
 
-def speed_up(objective: Objective, *, channels_last: bool, compile_with: str | bool) -> None:
+def speed_up(objective: Objective, *, channels_last: bool, backend: str | None) -> None:
     """Lay out an objective's networks, and compile its encoders, in place; the mathematics stays.
 
     Parameters
     ----------
     channels_last : keep weights of convolutions, and so activations, with channels together in memory
-    compile_with : backend of `torch.compile`; false: not compiled
+    backend : of `torch.compile`; None: not compiled
     """
     if channels_last:
         objective.to(memory_format=torch.channels_last)
-    if compile_with:
+    if backend is not None:
         for module in objective.modules():
             if isinstance(module, Encoder):
-                module.compile(backend=compile_with)
+                module.compile(backend=backend)
 
 
 def stop_if_not_finite(loss: Tensor, batch: Batch, *, step: int) -> None:

@@ -242,7 +242,7 @@ def test_bf16_and_parts_change_rounding_only(world, tmp_path, monkeypatch):
 def test_layout_and_compilation_keep_names_and_results():
     options = recipes.resolve({**ENTRY, "bn": {"group_size": 4}})
     plain, fast = train.build_objective(options), train.build_objective(options)
-    train.speed_up(fast, channels_last=True, compile_with="eager")
+    train.speed_up(fast, channels_last=True, backend="eager")
     assert fast.state_dict().keys() == plain.state_dict().keys()
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected, found = (objective.double().encoder(images.double()).pooled for objective in (plain, fast))
