@@ -11,6 +11,7 @@ there is one. It imports no torch, so that mistakes are told at once.
 Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
 """
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -32,6 +33,9 @@ VERSION = 1
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Snakemake sets all of them to the job's threads, of which each process may use its share only."""
+
+_KINDS = ("is_non_vegetated", "is_mountain")
+"""Kinds of locations whose share of the draws is told."""
 
 _PATCH_COLUMNS = ("location_id", "location", "season", "status", "datetime", "lon", "lat", "checksum")
 
@@ -102,12 +106,27 @@ def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) ->
         raise RuntimeError(message)
 
 
-def describe(options: recipes.Options, facts: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
+def validation_locations(path: str | os.PathLike) -> set[str]:
+    """Read which locations are for validation."""
+    locations = tables.read_table(path, "locations", columns=("location_id", "split"))
+    return set(locations.loc[locations["split"] == "validation", "location_id"])
+
+
+def describe(
+    options: recipes.Options,
+    facts: dict[str, Any],
+    files: dict[str, str],
+    *,
+    watched: dict[str, Any] | None,
+    draws: dict[str, Any],
+) -> dict[str, Any]:
     """Give the content of options.json, which is also what the training processes read."""
     return {
         "options": asdict(options) | {"bands": list(options.bands)},
         "facts": facts,
         "files": files,
+        "watched": watched,
+        "draws": draws,
         "versions": versions("torch", "transformers", "safetensors", "numpy", "zarr"),
     }
 
@@ -116,10 +135,21 @@ def main(job: Any) -> None:
     """Check, start the training processes, and bring their results into place."""
     entry = dict(job.params.model)
     options = recipes.resolve(entry)
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ValueError(
+            "tensorboard: true needs the package tensorboard, which is not installed here. Install it "
+            "(pip install tensorboard), or set tensorboard: false; metrics.jsonl holds the same numbers."
+        )
     patches = tables.read_table(job.input.patches, "patches", columns=_PATCH_COLUMNS)
-    weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight"))
+    weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight", *_KINDS))
     store_path = Path(job.input.store).parent
-    chosen = samples.select_samples(patches, weights, seasons=store.layout(store_path)["seasons"])
+    chosen = samples.select_samples(
+        patches,
+        weights,
+        seasons=store.layout(store_path)["seasons"],
+        left_out=validation_locations(job.input.locations) if options.leave_out_validation else (),
+    )
+    draws = samples.shares_of_draws(chosen, weights, _KINDS)
 
     encoder = Path(job.output.encoder)
     checkpoints = encoder.parent / "checkpoints"
@@ -145,7 +175,22 @@ def main(job: Any) -> None:
         "metrics": str(job.output.metrics),
         "encoder": str(encoder),
     }
-    write_json(job.output.options, describe(options, facts, files))
+    watched = None
+    if options.knn_task is not None:
+        watched = {
+            "settings": dict(job.params.watched_task),
+            "store": str(Path(job.input.watched_store).parent),
+            "patches": str(job.input.watched_patches),
+            "labels": str(job.input.watched_labels),
+        }
+    write_json(job.output.options, describe(options, facts, files, watched=watched, draws=draws))
+    for kind, share in draws.items():
+        logger.info(
+            "%s: %.1f %% of the locations, %.1f %% of the draws",
+            kind.removeprefix("is_"),
+            100 * share["locations"],
+            100 * share["draws"],
+        )
     logger.info(
         "%d of %d locations have at least %d seasons; %d steps of %d locations in %d processes",
         len(chosen),

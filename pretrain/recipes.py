@@ -42,6 +42,8 @@ class Options:
     momentum: float
     weight_decay: float
     """On all parameters, those of normalizations too, as published."""
+    leave_out_validation: bool
+    """Train on the locations whose `split` is not `validation`."""
     bn_group_size: int
     """Locations that share statistics: a part of a process's locations, or those of several processes."""
     bn_shuffle: bool
@@ -54,7 +56,13 @@ class Options:
     device: str
     processes: int
     reader_threads: int
+    skip_unreadable: bool
+    """Draw another location where a patch cannot be read, instead of stopping."""
     log_steps: int
+    tensorboard: bool
+    knn_task: str | None
+    knn_epochs: int
+    """Epochs between looks at the k-NN score of `knn_task`."""
     checkpoint_steps: int | None
     """None: every epoch, and where epochs are shorter every `CHECKPOINT_STEPS`."""
     keep_checkpoints: int
@@ -88,12 +96,18 @@ RECIPE = "default"
 CHECKPOINT_STEPS = 100
 """Least steps between checkpoints unless given: writing one (0.15 GB with ResNet-18) takes seconds."""
 
+KNN_EPOCHS = 10
+"""Epochs between k-NN scores unless given."""
+
 _RUNNING = {
     "backbone": "resnet50",
     "bands": PAPER_BANDS,
     "device": "auto",
     "processes": 1,
     "reader_threads": 1,
+    "leave_out_validation": False,
+    "skip_unreadable": False,
+    "tensorboard": False,
     "accumulate": 1,
     "channels_last": False,
     "compile": False,
@@ -110,6 +124,9 @@ _RUN_ONLY = (
     "channels_last",
     "compile",
     "log_steps",
+    "tensorboard",
+    "knn_task",
+    "knn_epochs",
     "checkpoint_steps",
     "keep_checkpoints",
 )
@@ -136,6 +153,8 @@ def resolve(entry: Mapping[str, Any]) -> Options:
     merged["bands"] = tuple(merged["bands"])
     merged["bn_group_size"] = groups.get("group_size") or merged["batch_size"]
     merged["bn_shuffle"] = groups.get("shuffle", False)
+    watched = named.get("knn", {})
+    merged["knn_task"], merged["knn_epochs"] = watched.get("task"), watched.get("epochs", KNN_EPOCHS)
     options = Options(**{field.name: merged[field.name] for field in fields(Options)})
     check(options)
     return options

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 from pretrain.recipes import Options, checkpoint_interval, learning_rate, steps_per_epoch, total_steps
 from pretrain.samples import Samples, read_samples
+from pretrain.watch import NeighborWatch
 from workflow_scripts.core.stage import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class Run:
     options: Options
     facts: dict[str, Any]
     """Metadata of the encoder file."""
+    watched: dict[str, Any] | None = None
+    """Settings, store, patches and labels of the task to watch."""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -66,6 +70,7 @@ class Run:
             **{name: Path(path) for name, path in content["files"].items()},
             options=Options(**(options | {"bands": tuple(options["bands"])})),
             facts=content["facts"],
+            watched=content["watched"],
         )
 
 
@@ -140,6 +145,7 @@ def batches(
             rank=rank,
             n_ranks=n_ranks,
             n_parts=options.accumulate,
+            skip_unreadable=options.skip_unreadable,
         )
 
     return prefetch(read, range(first, last))
@@ -148,12 +154,17 @@ def batches(
 class Metrics:
     """Means of what steps report, one JSON line per logged interval."""
 
-    def __init__(self, path: Path, *, first_step: int, batch_size: int) -> None:
+    def __init__(self, path: Path, *, first_step: int, batch_size: int, tensorboard: bool = False) -> None:
         self.path = path
         self._batch_size = batch_size
         self._is_writer = world()[0] == 0
+        self._board = None
         if self._is_writer:
             self._keep_until(first_step)
+        if self._is_writer and tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(path.parent / "tensorboard", purge_step=first_step + 1)
         self._begin()
 
     def _keep_until(self, step: int) -> None:
@@ -173,8 +184,11 @@ class Metrics:
         self._n_steps += 1
         self._waited += waited
 
-    def write(self, *, step: int, epoch: int, rate: float) -> dict[str, float]:
-        """Average over the interval and the ranks (all of them must call), and append a line."""
+    def write(self, *, step: int, epoch: int, rate: float, scores: Mapping[str, float]) -> dict[str, float]:
+        """Average over the interval and the ranks (all of them must call), and append a line.
+
+        `scores` are added as they are.
+        """
         seconds = time.perf_counter() - self._started
         names = list(self._sums)
         means = mean_over_ranks(torch.stack([self._sums[name].double() for name in names])) / self._n_steps
@@ -185,10 +199,16 @@ class Metrics:
             "learning_rate": rate,
             "samples_per_s": round(self._n_steps * self._batch_size / seconds, 2),
             "wait_share": round(self._waited / seconds, 4),
+            **scores,
         }
         if self._is_writer:
             with open(self.path, "a") as file:
                 file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in line.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, step)
+            self._board.flush()
         self._begin()
         return line
 
@@ -213,7 +233,17 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
 
     last, every = total_steps(options, len(samples)), checkpoint_interval(options, len(samples))
-    metrics = Metrics(run.checkpoints / "metrics.jsonl", first_step=step, batch_size=options.batch_size)
+    metrics = Metrics(
+        run.checkpoints / "metrics.jsonl",
+        first_step=step,
+        batch_size=options.batch_size,
+        tensorboard=options.tensorboard,
+    )
+    per_epoch = steps_per_epoch(options, len(samples))
+    watch = None
+    if run.watched is not None:
+        places = {name: Path(run.watched[name]) for name in ("store", "patches", "labels")}
+        watch = NeighborWatch(run.watched["settings"], **places, options=options)
     asked = time.perf_counter()
     for batch in batches(reader, samples, options, n_seasons=objective.n_seasons, first=step, last=last):
         waited = time.perf_counter() - asked
@@ -226,10 +256,12 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
         objective.after_step()
         step += 1
         metrics.add(results, waited=waited)
-        if step % options.log_steps == 0 or step == last:
-            line = metrics.write(step=step, epoch=batch.epoch, rate=rate)
+        is_watched = watch is not None and watch.is_due(step, per_epoch)
+        if step % options.log_steps == 0 or step == last or is_watched:
+            scores = watch.score(objective.encoder) if is_watched and rank == 0 else {}
+            line = metrics.write(step=step, epoch=batch.epoch, rate=rate, scores=scores)
             if rank == 0:
-                report(line, last=last)
+                report(line, last=last, batch_size=options.batch_size)
         if step % every == 0 or step == last:
             average_statistics(objective.modules())
             if rank == 0:
@@ -323,15 +355,21 @@ def stop_if_not_finite(loss: Tensor, batch: Batch, *, step: int) -> None:
         )
 
 
-def report(line: Mapping[str, float], *, last: int) -> None:
-    """Log a line of metrics, and warn of collapse."""
+def report(line: Mapping[str, float], *, last: int, batch_size: int) -> None:
+    """Log a line of progress, and warn of collapse."""
+    remaining = (last - line["step"]) * batch_size / line["samples_per_s"]
+    scores = "".join(f", {name} {value:.3f}" for name, value in line.items() if name.startswith("knn_"))
     logger.info(
-        "step %d of %d: loss %.4f, %.0f samples/s, waiting %.0f %%",
+        "step %d of %d (%.1f %%), epoch %d: loss %.4f%s, %.3g samples/s, waiting %.0f %%, %s left",
         line["step"],
         last,
+        100 * line["step"] / last,
+        line["epoch"],
         line["loss"],
+        scores,
         line["samples_per_s"],
         100 * line["wait_share"],
+        timedelta(seconds=round(remaining)),
     )
     for name, value in line.items():
         if name.startswith("std_") and value < COLLAPSED_STD:

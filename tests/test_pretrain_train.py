@@ -1,14 +1,18 @@
 """A training run is a function of its options and data: not of kills, and hardly of the number of ranks."""
 
 import dataclasses
+import importlib.util
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -23,7 +27,9 @@ from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 from pretrain.pretrain import prepare_checkpoints
 from pretrain.randomness import uniforms
+from pretrain.samples import read_samples
 from tests.pretrain_world import make_world, train_on_ranks
+from workflow_scripts.core import tables
 
 ENTRY = {
     "dataset": "made",
@@ -223,6 +229,76 @@ def test_cosine_moco_trains(world, tmp_path, monkeypatch):
     assert rates == pytest.approx([0.003, 0.00225, 0.00075])
 
 
+def test_training_is_watched(world, tmp_path, monkeypatch, caplog):
+    labels = pd.DataFrame({"location_id": [f"{i}U_{i}R" for i in range(10)], "kind": [1, 2] * 5})
+    tables.write_table(labels, tmp_path / "labels.parquet", "labels")
+    task = {"dataset": "made", "target": "kind", "kind": "classification", "classes": [1, 2], "k": 3}
+    job = make_job(world, tmp_path / "run", epochs=4, knn={"task": "kinds", "epochs": 2}, log_steps=3)
+    job.params.model["tensorboard"] = importlib.util.find_spec("tensorboard") is not None
+    job.params.watched_task = task
+    job.input.watched_store = job.input.store
+    job.input.watched_patches = job.input.patches
+    job.input.watched_labels = tmp_path / "labels.parquet"
+    with caplog.at_level(logging.INFO):
+        run_here(job, monkeypatch)
+    lines = [json.loads(line) for line in job.output.metrics.read_text().splitlines()]
+    scores = {line["step"]: line.get("knn_macro_f1") for line in lines}
+    assert scores.keys() == {2, 3, 4}
+    assert scores[3] is None
+    assert 0 <= scores[2] <= 1
+    assert 0 <= scores[4] <= 1
+    assert re.search(
+        r"step 2 of 4 \(50.0 %\), epoch 1: loss .*knn_macro_f1 0\.\d+.* 0:00:\d\d left", caplog.text
+    )
+    assert "is_mountain".removeprefix("is_") + ": 0.0 % of the locations" in caplog.text
+    if job.params.model["tensorboard"]:
+        assert list((tmp_path / "run" / "checkpoints" / "tensorboard").iterdir())
+    plain = make_job(world, tmp_path / "plain", epochs=4)
+    run_here(plain, monkeypatch)
+    expected = load_file(plain.output.encoder)
+    for name, value in load_file(job.output.encoder).items():  # watching changes nothing
+        assert torch.equal(value, expected[name]), name
+    labels["location_id"] = "elsewhere" + labels["location_id"]
+    tables.write_table(labels, tmp_path / "labels.parquet", "labels")
+    job.output.encoder.unlink()
+    with pytest.raises(ValueError, match=r"knn.task 'kinds': 0 locations of dataset 'made' have a patch"):
+        run_here(job, monkeypatch)
+
+
+def test_a_missing_tensorboard_is_told_at_once(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package tensorboard"):
+        pretrain.main(make_job(world, tmp_path, tensorboard=True))
+
+
+def test_a_collapsed_space_is_reported(caplog):
+    line = {"step": 3, "epoch": 0, "loss": 1.0, "samples_per_s": 0.5, "wait_share": 0, "std_all": 0.9}
+    train.report(line | {"std_season": 0.01}, last=4, batch_size=2)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "step 3: space 'season' has collapsed (std 0.010)"
+    ]
+
+
+def test_validation_locations_can_be_left_out(world, tmp_path, monkeypatch):
+    table = pd.DataFrame(
+        {"location_id": [f"{i}U_{i}R" for i in range(12)], "split": ["train", "validation"] * 6}
+    )
+    monkeypatch.setattr(pretrain.tables, "read_table", _with(pretrain.tables.read_table, "locations", table))
+    monkeypatch.setattr(pretrain, "launch", lambda *_, **__: None)
+    job = make_job(world, tmp_path, leave_out_validation=True, batch_size=4)
+    job.input.locations = "locations.parquet"
+    pretrain.main(job)
+    chosen = read_samples(tmp_path / "checkpoints" / "samples.npz")
+    assert chosen.location.tolist() == [0, 4, 6, 8, 10]
+
+
+def _with(read_table, name, table):
+    def read(path, kind, columns=None):
+        return table if kind == name else read_table(path, kind, columns)
+
+    return read
+
+
 def first_losses(world, folder, monkeypatch, **changes):
     job = make_job(world, folder, epochs=2, **changes)
     run_here(job, monkeypatch)
@@ -330,9 +406,10 @@ def test_paper_recipes_are_the_published_commands():
 def test_every_option_is_in_the_schema_and_the_schema_names_no_other():
     schema = yaml.safe_load((pretrain.ROOT / "schemas" / "models.schema.yaml").read_text())
     described = schema["additionalProperties"]["properties"]
-    entry_only = {"encoder", "dataset", "recipe", "seeds", "threads", "bn"}
+    entry_only = {"encoder", "dataset", "recipe", "seeds", "threads", "bn", "knn"}
     options = {field.name for field in dataclasses.fields(recipes.Options)}
-    assert described.keys() - entry_only == options - {"seed", "bn_group_size", "bn_shuffle"}
+    nested = {"bn_group_size", "bn_shuffle", "knn_task", "knn_epochs"}
+    assert described.keys() - entry_only == options - {"seed"} - nested
     assert set(described["objective"]["enum"]) == OBJECTIVES.keys()
     assert set(described["backbone"]["enum"]) == BACKBONES.keys()
     assert tuple(described["bands"]["default"]) == recipes.PAPER_BANDS
