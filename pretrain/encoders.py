@@ -1,15 +1,15 @@
 """Encoders: patches with any number of bands in, pooled features and feature maps out.
 
-ResNet-18 and -50 are those of the `transformers` library, which equal torchvision's (the paper's) to
-the last bit but name their parameters differently; files carry torchvision's names, without `fc`,
-so that TorchGeo, timm and torchvision users load them. A further backbone needs an entry in
-`BACKBONES`.
+Networks are those of the `transformers` library. ResNet-18 and -50 equal torchvision's (the paper's)
+to the last bit but name their parameters differently; files carry torchvision's names, without `fc`,
+so that TorchGeo, timm and torchvision users load them. ViT-S/16 and ViT-B/16 are filed under timm's
+names, without `head`. A further backbone needs an entry in `BACKBONES`.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,8 +46,12 @@ class Encoder(nn.Module):
         self.feature_size = BACKBONES[backbone].feature_size
         self.metadata: dict[str, Any] = {}
 
-    def published_names(self) -> dict[str, str]:
-        """Name in the file of each entry of `state_dict`."""
+    def published_state(self) -> dict[str, Tensor]:
+        """Weights under the names that files carry."""
+        raise NotImplementedError
+
+    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights from what `published_state` gave."""
         raise NotImplementedError
 
     @property
@@ -80,6 +84,14 @@ class ResNet(Encoder):
         """Map parameter names to torchvision's."""
         return {name: torchvision_name(name) for name in self.state_dict()}
 
+    def published_state(self) -> dict[str, Tensor]:
+        """Weights under torchvision's names."""
+        return {torchvision_name(name): value for name, value in self.state_dict().items()}
+
+    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights under torchvision's names."""
+        self.load_state_dict({name: tensors[published] for name, published in self.published_names().items()})
+
 
 _NAME_RULES = (
     (r"^embedder\.embedder\.convolution\.", "conv1."),
@@ -107,6 +119,81 @@ def torchvision_name(name: str) -> str:
                 replacement = replacement.replace(f"\\{position}", number)
             return replacement + name[match.end() :]
     raise ValueError(f"no torchvision name is known for the ResNet parameter {name!r}")
+
+
+class VisionTransformer(Encoder):
+    """A vision transformer without classifier (Dosovitskiy et al., 2021); pooled is the class token.
+
+    Position embeddings are those of 224 px, interpolated for images of another size.
+    """
+
+    patch_px = 16
+
+    def __init__(self, backbone: str, n_bands: int, *, size: int, depth: int, n_heads: int) -> None:
+        from transformers import ViTConfig, ViTModel
+
+        super().__init__(backbone, n_bands)
+        self.feature_size = size
+        shape = {"hidden_size": size, "num_hidden_layers": depth, "num_attention_heads": n_heads}
+        shape |= {"intermediate_size": 4 * size, "patch_size": self.patch_px, "image_size": 224}
+        settings = ViTConfig(num_channels=n_bands, layer_norm_eps=1e-6, **shape)
+        self.model = ViTModel(settings, add_pooling_layer=False)
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode images (N, n_bands, H, W), sides multiples of 16 px; the map is that of the last layer."""
+        height, width = images.shape[-2:]
+        if height % self.patch_px or width % self.patch_px:
+            raise ValueError(
+                f"{self.backbone!r} cuts images into squares of {self.patch_px} px; found {height} x {width}. "
+                f"Set crop_px to a multiple of {self.patch_px}."
+            )
+        tokens = self.model(images, interpolate_pos_encoding=True).last_hidden_state
+        grid = (height // self.patch_px, width // self.patch_px)
+        return Features(tokens[:, 0], (tokens[:, 1:].transpose(1, 2).unflatten(2, grid),))
+
+    def published_state(self) -> dict[str, Tensor]:
+        """Weights under timm's names, queries, keys and values joined."""
+        state = self.model.state_dict()
+        return {
+            published: torch.cat([state[name] for name in names])
+            for published, names in timm_names(state).items()
+        }
+
+    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights under timm's names."""
+        state = {}
+        for published, names in timm_names(self.model.state_dict()).items():
+            state |= dict(zip(names, tensors[published].chunk(len(names)), strict=True))
+        self.model.load_state_dict(state)
+
+
+_TIMM_RULES = (
+    ("embeddings.cls_token", "cls_token"),
+    ("embeddings.position_embeddings", "pos_embed"),
+    ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+    ("layers.", "blocks."),
+    (".attention.o_proj.", ".attn.proj."),
+    (".attention.q_proj.", ".attn.qkv."),
+    (".attention.k_proj.", ".attn.qkv."),
+    (".attention.v_proj.", ".attn.qkv."),
+    (".layernorm_before.", ".norm1."),
+    (".layernorm_after.", ".norm2."),
+)
+
+
+def timm_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group the parameter names of a vision transformer by timm's name; q, k, v stand in this order."""
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        published = name.replace("layernorm.", "norm.") if name.startswith("layernorm.") else name
+        for own, other in _TIMM_RULES:
+            published = published.replace(own, other)
+        grouped.setdefault(published, []).append(name)
+    return {published: sorted(own, key=_order_of_qkv) for published, own in grouped.items()}
+
+
+def _order_of_qkv(name: str) -> int:
+    return next((i for i, part in enumerate(("q_proj", "k_proj", "v_proj")) if part in name), 0)
 
 
 @dataclass(frozen=True)
@@ -139,6 +226,12 @@ BACKBONES: Mapping[str, Backbone] = {
             depths=[3, 4, 6, 3],
             hidden_sizes=[256, 512, 1024, 2048],
         ),
+    ),
+    "vit_small": Backbone(
+        384, lambda n_bands: VisionTransformer("vit_small", n_bands, size=384, depth=12, n_heads=6)
+    ),
+    "vit_base": Backbone(
+        768, lambda n_bands: VisionTransformer("vit_base", n_bands, size=768, depth=12, n_heads=12)
     ),
 }
 
@@ -272,8 +365,8 @@ def save_encoder(path: str | os.PathLike, encoder: Encoder, *, bands: Sequence[s
     """
     if len(bands) != encoder.n_bands:
         raise ValueError(f"{len(bands)} bands {tuple(bands)!r} for an encoder of {encoder.n_bands} channels")
-    names = encoder.published_names()
-    tensors = {names[name]: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    state = encoder.published_state()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     metadata = {
         "backbone": encoder.backbone,
         "feature_size": encoder.feature_size,
@@ -318,12 +411,12 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
     if facts["scaling"] != SCALING:
         raise ValueError(f"encoder file {path} has scaling {facts['scaling']!r}; expected {SCALING!r}")
     encoder = build_encoder(facts["backbone"], len(facts["bands"]), seed=0)
-    own_names = {published: name for name, published in encoder.published_names().items()}
-    unknown, absent = sorted(tensors.keys() - own_names.keys()), sorted(own_names.keys() - tensors.keys())
+    own = encoder.published_state()
+    unknown, absent = sorted(tensors.keys() - own.keys()), sorted(own.keys() - tensors.keys())
     if unknown or absent:
         raise ValueError(
             f"encoder file {path} does not fit {facts['backbone']!r}: unknown {unknown[:3]}, missing {absent[:3]}"
         )
-    encoder.load_state_dict({own_names[name]: value for name, value in tensors.items()})
+    encoder.load_published(tensors)
     encoder.metadata = facts
     return encoder.eval()
