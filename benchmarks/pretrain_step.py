@@ -56,11 +56,7 @@ def build_step(
     options: recipes.Options, device: torch.device, reader: PatchReader
 ) -> Callable[[Batch], None]:
     """Make a training step of a recipe, as `pretrain.train` takes it."""
-    objective = train.build_objective(options).to(device, train.DTYPES[options.precision]).train()
-    if device.type == "cuda":
-        backend = "inductor" if options.compile else None
-        train.speed_up(objective, channels_last=options.channels_last, backend=backend)
-    optimizer = train.build_optimizer(objective, options)
+    objective, optimizer = train.prepare(options, device)
 
     def step(batch: Batch) -> None:
         train.learn(objective, objective, optimizer, batch.to(device), reader.plan, options)

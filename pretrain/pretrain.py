@@ -106,12 +106,6 @@ def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) ->
         raise RuntimeError(message)
 
 
-def validation_locations(path: str | os.PathLike) -> set[str]:
-    """Read which locations are for validation."""
-    locations = tables.read_table(path, "locations", columns=("location_id", "split"))
-    return set(locations.loc[locations["split"] == "validation", "location_id"])
-
-
 def describe(
     options: recipes.Options,
     facts: dict[str, Any],
@@ -147,7 +141,7 @@ def main(job: Any) -> None:
         patches,
         weights,
         seasons=store.layout(store_path)["seasons"],
-        left_out=validation_locations(job.input.locations) if options.leave_out_validation else (),
+        left_out=samples.validation_locations(job.input.locations) if options.leave_out_validation else (),
     )
     draws = samples.shares_of_draws(chosen, weights, _KINDS)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pretrain.sampler import match_weights
+from workflow_scripts.core import tables
 from workflow_scripts.core.stage import atomic_path
 
 MIN_SEASONS = 2
@@ -94,6 +95,12 @@ def select_samples(
         day_of_year=day_of_year,
         seasons=np.asarray(seasons, np.str_),
     )
+
+
+def validation_locations(path: str | os.PathLike) -> set[str]:
+    """Read which locations are for validation."""
+    locations = tables.read_table(path, "locations", columns=("location_id", "split"))
+    return set(locations.loc[locations["split"] == "validation", "location_id"])
 
 
 def shares_of_draws(samples: Samples, weights: pd.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

@@ -110,6 +110,16 @@ def build_optimizer(objective: nn.Module, options: Options) -> torch.optim.Optim
     )
 
 
+def prepare(options: Options, device: torch.device) -> tuple[Objective, torch.optim.Optimizer]:
+    """Build objective and optimizer on the device, ready to train."""
+    objective = build_objective(options).to(device, DTYPES[options.precision]).train()
+    if device.type == "cuda":
+        speed_up(
+            objective, channels_last=options.channels_last, backend="inductor" if options.compile else None
+        )
+    return objective, build_optimizer(objective, options)
+
+
 def continue_from(folder: Path, objective: Objective, optimizer: torch.optim.Optimizer) -> int:
     """Load the newest undamaged checkpoint, if there is one.
 
@@ -222,14 +232,8 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     reader = PatchReader(
         run.store, options.bands, n_threads=options.reader_threads, pin_memory=device.type == "cuda"
     )
-    objective = build_objective(options).to(device, DTYPES[options.precision])
-    optimizer = build_optimizer(objective, options)
+    objective, optimizer = prepare(options, device)
     step = continue_from(run.checkpoints, objective, optimizer)
-    objective.train()
-    if device.type == "cuda":
-        speed_up(
-            objective, channels_last=options.channels_last, backend="inductor" if options.compile else None
-        )
     model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
 
     last, every = total_steps(options, len(samples)), checkpoint_interval(options, len(samples))

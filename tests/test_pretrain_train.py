@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from pretrain import pretrain, recipes, train
+from pretrain import estimate, pretrain, recipes, train
 from pretrain.augment import View
 from pretrain.checkpoint import checkpoint_files, newest_checkpoint, save_checkpoint
 from pretrain.encoders import BACKBONES, load_encoder
@@ -283,13 +283,30 @@ def test_validation_locations_can_be_left_out(world, tmp_path, monkeypatch):
     table = pd.DataFrame(
         {"location_id": [f"{i}U_{i}R" for i in range(12)], "split": ["train", "validation"] * 6}
     )
-    monkeypatch.setattr(pretrain.tables, "read_table", _with(pretrain.tables.read_table, "locations", table))
+    monkeypatch.setattr(tables, "read_table", _with(tables.read_table, "locations", table))
     monkeypatch.setattr(pretrain, "launch", lambda *_, **__: None)
     job = make_job(world, tmp_path, leave_out_validation=True, batch_size=4)
     job.input.locations = "locations.parquet"
     pretrain.main(job)
     chosen = read_samples(tmp_path / "checkpoints" / "samples.npz")
     assert chosen.location.tolist() == [0, 4, 6, 8, 10]
+
+
+def test_the_cost_is_told_beforehand(world, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "results" / "datasets"
+    folder.mkdir(parents=True)
+    (folder / "made").symlink_to(world)
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(estimate, "find_model", lambda name, configfile: ENTRY | {"processes": 2})
+        assert estimate.main(["made-seco", "--steps", "2"]) == 0
+    found = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert (found["steps"], found["epochs"]) == ("6", "6")
+    rate, hours = float(found["samples_per_s"]), float(found["hours"])
+    assert hours == pytest.approx(6 * 8 / rate / 3600, rel=0.01)  # printed with four digits
+    assert 0.1 < float(found["disk_gb"]) < 0.5  # 0.045 GB of weights: query, key, momenta; two checkpoints
+    assert estimate.main(["nothing"]) == 1
+    assert "'nothing' is not one of those to be trained: ['demo-seco-s1'" in capsys.readouterr().err
 
 
 def _with(read_table, name, table):
