@@ -14,6 +14,7 @@ Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
 import importlib.util
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,22 @@ def prepare_checkpoints(folder: Path, identity: dict[str, Any]) -> None:
     write_json(file, identity)
 
 
-def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) -> None:
+def torchrun(run_file: Path, options: recipes.Options) -> list[str]:
+    """Give the command that starts the training processes of one machine, but for its last two arguments.
+
+    These are the file for the first error, and the process without which the run is to stop.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run"]
+    if options.nodes == 1:
+        command += ["--standalone"]
+    else:
+        command += ["--nnodes", str(options.nodes), "--rdzv-backend", "c10d"]
+        command += ["--rdzv-endpoint", options.rendezvous, "--rdzv-id", run_file.parent.name]
+    command += ["--nproc-per-node", str(options.processes // options.nodes)]
+    return [*command, "-m", "pretrain.train", str(run_file)]
+
+
+def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file: Path) -> None:
     """Run the training processes to their end; what they log is logged here.
 
     Raises
@@ -80,9 +96,18 @@ def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) ->
         With the first error of any process.
     """
     error_file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), "-m", "pretrain.train"]
-    command += [str(run_file), str(error_file), str(os.getpid())]
+    command = torchrun(run_file, options)
+    if options.nodes > 1:
+        other = shlex.join([*command, os.devnull]) + " $$"
+        logger.warning(
+            "on each of the %d other machines run, in %s: PYTHONPATH=%s %s",
+            options.nodes - 1,
+            Path.cwd(),
+            ROOT,
+            other,
+        )
+    command += [str(error_file), str(os.getpid())]
+    processes = options.processes // options.nodes
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
@@ -196,7 +221,7 @@ def main(job: Any) -> None:
     )
     launch(
         Path(job.output.options),
-        processes=options.processes,
+        options=options,
         threads=job.threads,
         error_file=checkpoints / "error.txt",
     )

@@ -55,6 +55,11 @@ class Options:
     """`fp32`, `bf16` (autocast), or `fp64` (to compare runs: fp32 differences grow step by step)."""
     device: str
     processes: int
+    """On all machines together."""
+    nodes: int
+    """Machines."""
+    rendezvous: str | None
+    """``host:port`` of the first machine, where they find each other."""
     reader_threads: int
     skip_unreadable: bool
     """Draw another location where a patch cannot be read, instead of stopping."""
@@ -104,6 +109,8 @@ _RUNNING = {
     "bands": PAPER_BANDS,
     "device": "auto",
     "processes": 1,
+    "nodes": 1,
+    "rendezvous": None,
     "reader_threads": 1,
     "leave_out_validation": False,
     "skip_unreadable": False,
@@ -119,6 +126,8 @@ _RUNNING = {
 _RUN_ONLY = (
     "device",
     "processes",
+    "nodes",
+    "rendezvous",
     "reader_threads",
     "accumulate",
     "channels_last",
@@ -167,6 +176,11 @@ def check(options: Options) -> None:
         raise ValueError(
             f"batch_size = {batch} must divide queue_size = {queue} (keys enter the queue batch by batch). "
             f"Set queue_size to a multiple of {batch}."
+        )
+    if ranks % options.nodes or (options.nodes > 1 and not options.rendezvous):
+        raise ValueError(
+            f"processes = {ranks} on nodes = {options.nodes} with rendezvous {options.rendezvous!r}: processes, of "
+            "all machines together, must be a multiple of nodes, and several machines need the host:port of one."
         )
     parts, group = options.accumulate, options.bn_group_size
     if batch % (ranks * parts):

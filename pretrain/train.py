@@ -74,6 +74,11 @@ class Run:
         )
 
 
+def processes_here(n_ranks: int) -> int:
+    """Give the number of ranks on this machine: all, unless torchrun says otherwise."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", n_ranks))
+
+
 def choose_device(wanted: str, processes: int) -> torch.device:
     """Give this process's device.
 
@@ -227,7 +232,7 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     """Train to the end of the recipe, or continue to it, as long as who started it is alive."""
     options = run.options
     rank, n_ranks = world()
-    device = choose_device(options.device, n_ranks)
+    device = choose_device(options.device, processes_here(n_ranks))
     samples = read_samples(run.samples)
     reader = PatchReader(
         run.store, options.bands, n_threads=options.reader_threads, pin_memory=device.type == "cuda"
@@ -409,7 +414,7 @@ def main(run_file: str, error_file: str, launcher: str) -> int:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     try:
         run = Run.read(Path(run_file))
-        device = choose_device(run.options.device, n_ranks)
+        device = choose_device(run.options.device, processes_here(n_ranks))
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if n_ranks > 1:

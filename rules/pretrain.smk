@@ -27,9 +27,10 @@ def model_options(wildcards):
 
 
 def model_threads(wildcards):
-    """CPU cores of a training run: as given, else one per process and reader thread."""
+    """CPU cores of a training run: as given, else one per process of this machine and reader thread."""
     entry = MODELS[wildcards.model]
-    return entry.get("threads") or entry.get("processes", 1) * entry.get("reader_threads", 1)
+    processes = entry.get("processes", 1) // entry.get("nodes", 1)
+    return entry.get("threads") or processes * entry.get("reader_threads", 1)
 
 
 rule pretrain:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -388,6 +389,10 @@ def test_a_masked_autoencoder_fits_the_loop(world, tmp_path, monkeypatch):
         ({"processes": 2, "accumulate": 8}, r"batch_size = 8 is not divisible by processes = 2 times accum"),
         ({"bn": {"group_size": 3}}, r"bn.group_size = 3 does not fit"),
         ({"bands": ["B02", "B10"]}, r"bands \['B10'\] are not in the store"),
+        (
+            {"processes": 2, "nodes": 2},
+            r"processes = 2 on nodes = 2 with rendezvous None: .* need the host:port",
+        ),
         ({"device": "cuda"}, r"device: cuda with processes: 1, but this machine has 0 usable GPUs"),
     ],
 )
@@ -401,6 +406,15 @@ def test_the_first_error_of_the_processes_is_told(world, tmp_path):
     job = make_job(world, tmp_path, bands=["B02", "B10"])
     with pytest.raises(RuntimeError, match=r"^bands \['B10'\] are not in the store"):
         pretrain.main(job)
+
+
+def test_several_machines_get_one_command_each():
+    entry = ENTRY | {"processes": 4, "nodes": 2, "rendezvous": "first:29500", "bn": {"group_size": 2}}
+    command = pretrain.torchrun(Path("results/models/made-seco/options.json"), recipes.resolve(entry))
+    text = " ".join(command)
+    assert "--nnodes 2 --rdzv-backend c10d --rdzv-endpoint first:29500 --rdzv-id made-seco" in text
+    assert text.endswith("--nproc-per-node 2 -m pretrain.train results/models/made-seco/options.json")
+    assert "--standalone" not in text
 
 
 def test_paper_recipes_are_the_published_commands():
