@@ -62,7 +62,10 @@ class NeighborWatch:
         return step % (per_epoch * self.options.knn_epochs) == 0
 
     def score(self, encoder: Encoder) -> dict[str, float]:
-        """Give the task's main metric as ``{"knn_…": value}``; the encoder is left as it was."""
+        """Give the task's main metric as ``{"knn_…": value}``, nothing where it is undefined.
+
+        The encoder is left as it was.
+        """
         weight = next(encoder.parameters())
 
         def embed(batch: Batch, plan: BandPlan) -> Tensor:
@@ -90,4 +93,4 @@ class NeighborWatch:
         )[0]
         rules = self.task.rules
         found = float(rules.scores(predicted, self._targets)[rules.main_metric])
-        return {f"knn_{rules.main_metric}": found if math.isfinite(found) else 0.0}
+        return {f"knn_{rules.main_metric}": found} if math.isfinite(found) else {}
