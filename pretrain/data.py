@@ -4,6 +4,7 @@ Reader threads deliver native-resolution uint16 DN; resampling to 10 m, NDVI and
 for the whole batch on the device (`to_images`).
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,12 @@ NDVI_SCALE = 10_000
 """NDVI as published: clipped at 0, times 10,000, whole numbers."""
 INPUT_SCALE = 1 / 255
 """Scaling of the published code, whose ToTensor divides images with a maximum above 1 by 255."""
+
+
+READ_ATTEMPTS = 10
+"""Locations tried for a sample before unreadable patches end a run that may skip them."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Batch:
     slots: np.ndarray | None = None
     """int64 (N,), sample slots in the epoch: what random choices are keyed by."""
     batch_slots: np.ndarray | None = None
-    """int64, the slots of all ranks."""
+    """int64, the slots of all ranks, rank after rank."""
     views: tuple[Tensor, ...] = ()
     """Network inputs (N, C, H, W), as the objective declared them."""
 
@@ -108,6 +115,25 @@ class Batch:
             day_of_year=move(self.day_of_year),
             lonlat=move(self.lonlat),
         )
+
+    def split(self, n_parts: int) -> list["Batch"]:
+        """Cut into consecutive parts of equal size; what concerns the whole batch stays."""
+        size = len(self.location_id) // n_parts
+        parts = [slice(first, first + size) for first in range(0, n_parts * size, size)]
+        return [
+            replace(
+                self,
+                dn={name: tensor[part] for name, tensor in self.dn.items()},
+                shift60=None if self.shift60 is None else self.shift60[part],
+                season=self.season[part],
+                day_of_year=self.day_of_year[part],
+                lonlat=self.lonlat[part],
+                location_id=self.location_id[part],
+                slots=self.slots[part],
+                views=tuple(view[part] for view in self.views),
+            )
+            for part in parts
+        ]
 
 
 class PatchReader:
@@ -141,8 +167,13 @@ class PatchReader:
         -------
         `dn` and `shift60` of a `Batch`
         """
-        n, n_seasons = seasons.shape
-        dn = {
+        dn = self._empty(*seasons.shape)
+        for _, error in self._fill(dn, range(len(seasons)), locations, seasons):
+            raise error
+        return dn, self._shifts(locations, seasons)
+
+    def _empty(self, n: int, n_seasons: int) -> dict[str, Tensor]:
+        return {
             name: torch.empty(
                 (n, n_seasons, len(bands), *self.arrays[name].patch_shape[1:]),
                 dtype=torch.uint16,
@@ -150,23 +181,33 @@ class PatchReader:
             )
             for name, bands in self.plan.stored.items()
         }
+
+    def _fill(
+        self, dn: dict[str, Tensor], rows: Iterable[int], locations: np.ndarray, seasons: np.ndarray
+    ) -> Iterator[tuple[int, Exception]]:
+        """Read rows of a batch into place; yield those that cannot be read, and why."""
         outputs = {name: tensor.numpy() for name, tensor in dn.items()}
 
-        def fill(i: int) -> None:
-            for name, output in outputs.items():
-                for k, season in enumerate(seasons[i]):
-                    earlier = np.flatnonzero(seasons[i, :k] == season)
-                    if len(earlier):
-                        output[i, k] = output[i, earlier[0]]
-                    else:
-                        patch = self.arrays[name].read(int(locations[i]), int(season))
-                        np.take(patch, self.plan.positions[name], axis=0, out=output[i, k])
+        def fill(i: int) -> tuple[int, Exception] | None:
+            try:
+                for name, output in outputs.items():
+                    for k, season in enumerate(seasons[i]):
+                        earlier = np.flatnonzero(seasons[i, :k] == season)
+                        if len(earlier):
+                            output[i, k] = output[i, earlier[0]]
+                        else:
+                            patch = self.arrays[name].read(int(locations[i]), int(season))
+                            np.take(patch, self.plan.positions[name], axis=0, out=output[i, k])
+            except (OSError, ValueError) as error:
+                return i, error
+            return None
 
-        for _ in self._pool.map(fill, range(n)) if self._pool else map(fill, range(n)):
-            pass
+        yield from filter(None, self._pool.map(fill, rows) if self._pool else map(fill, rows))
+
+    def _shifts(self, locations: np.ndarray, seasons: np.ndarray) -> Tensor | None:
         if self._shift60 is None:
-            return dn, None
-        return dn, torch.from_numpy(self._shift60[locations[:, None], seasons])
+            return None
+        return torch.from_numpy(self._shift60[locations[:, None], seasons])
 
     def read_batch(
         self,
@@ -179,25 +220,45 @@ class PatchReader:
         batch_size: int,
         rank: int,
         n_ranks: int,
+        n_parts: int = 1,
+        skip_unreadable: bool = False,
     ) -> Batch:
-        """Draw and read this rank's part of one batch of an epoch."""
-        shares = {"batch_size": batch_size, "rank": rank, "n_ranks": n_ranks}
-        slots = sampler.rank_slots(batch, **shares)
+        """Draw and read this rank's part of one batch of an epoch.
+
+        With `skip_unreadable`, a sample whose patches cannot be read is named in the log and another
+        location is drawn in its place; else the first error is raised.
+        """
+        shares = {"batch_size": batch_size, "n_ranks": n_ranks, "n_parts": n_parts}
+        all_slots = [sampler.rank_slots(batch, rank=other, **shares) for other in range(n_ranks)]
+        slots = all_slots[rank]
         drawn = sampler.draw_locations(samples.weight, seed=seed, epoch=epoch, slots=slots)
         seasons = sampler.draw_seasons(
             samples.available[drawn], n_seasons, seed=seed, epoch=epoch, slots=slots
         )
-        dn, shift60 = self.read(samples.location[drawn], seasons)
+        dn = self._empty(*seasons.shape)
+        failed = np.arange(len(slots))
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            errors = list(self._fill(dn, failed, samples.location[drawn], seasons))
+            if errors and (not skip_unreadable or attempt == READ_ATTEMPTS):
+                raise errors[0][1]
+            if not errors:
+                break
+            failed = np.array([row for row, _ in errors])
+            for row, error in errors:
+                logger.warning("location %r is skipped: %s", str(samples.location_id[drawn[row]]), error)
+            again = {"seed": seed, "epoch": epoch, "slots": slots[failed], "attempt": attempt}
+            drawn[failed] = sampler.draw_locations(samples.weight, **again)
+            seasons[failed] = sampler.draw_seasons(samples.available[drawn[failed]], n_seasons, **again)
         return Batch(
             dn=dn,
-            shift60=shift60,
+            shift60=self._shifts(samples.location[drawn], seasons),
             season=torch.from_numpy(seasons),
             day_of_year=torch.from_numpy(np.take_along_axis(samples.day_of_year[drawn], seasons, axis=1)),
             lonlat=torch.from_numpy(samples.lonlat[drawn]),
             location_id=tuple(samples.location_id[drawn].tolist()),
             epoch=epoch,
             slots=slots,
-            batch_slots=np.arange(batch * batch_size, (batch + 1) * batch_size),
+            batch_slots=np.concatenate(all_slots),
         )
 
 

@@ -4,6 +4,7 @@ Without torchrun (tests, one process) every function works on the one process th
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -25,6 +26,28 @@ def gather(tensor: Tensor, dim: int = 0) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(n_ranks)]
     distributed.all_gather(parts, tensor)
     return torch.cat(parts, dim=dim)
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        return gather(tensor.unsqueeze(0))
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        rank, n_ranks = world()
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        if n_ranks > 1:
+            distributed.all_reduce(gradient)
+        return gradient[rank]
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Stack a tensor of all ranks along a new first dimension.
+
+    The gradient a rank's tensor gets is the sum over what all ranks' losses owe to it.
+    """
+    return _GatherWithGradient.apply(tensor)
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:

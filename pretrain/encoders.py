@@ -1,15 +1,15 @@
 """Encoders: patches with any number of bands in, pooled features and feature maps out.
 
-ResNet-18 and -50 are those of the `transformers` library, which equal torchvision's (the paper's) to
-the last bit but name their parameters differently; files carry torchvision's names, without `fc`,
-so that TorchGeo, timm and torchvision users load them. A further backbone needs an entry in
-`BACKBONES`.
+Networks are those of the `transformers` library. ResNet-18 and -50 equal torchvision's (the paper's)
+to the last bit but name their parameters differently; files carry torchvision's names, without `fc`,
+so that TorchGeo, timm and torchvision users load them. ViT-S/16 and ViT-B/16 are filed under timm's
+names, without `head`. A further backbone needs an entry in `BACKBONES`.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pretrain.distribution import gather_with_gradient, world
 from workflow_scripts.core.stage import atomic_path
 
 SCALING = "published"
@@ -45,8 +46,12 @@ class Encoder(nn.Module):
         self.feature_size = BACKBONES[backbone].feature_size
         self.metadata: dict[str, Any] = {}
 
-    def published_names(self) -> dict[str, str]:
-        """Name in the file of each entry of `state_dict`."""
+    def published_state(self) -> dict[str, Tensor]:
+        """Weights under the names that files carry."""
+        raise NotImplementedError
+
+    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights from what `published_state` gave."""
         raise NotImplementedError
 
     @property
@@ -79,6 +84,14 @@ class ResNet(Encoder):
         """Map parameter names to torchvision's."""
         return {name: torchvision_name(name) for name in self.state_dict()}
 
+    def published_state(self) -> dict[str, Tensor]:
+        """Weights under torchvision's names."""
+        return {torchvision_name(name): value for name, value in self.state_dict().items()}
+
+    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights under torchvision's names."""
+        self.load_state_dict({name: tensors[published] for name, published in self.published_names().items()})
+
 
 _NAME_RULES = (
     (r"^embedder\.embedder\.convolution\.", "conv1."),
@@ -106,6 +119,81 @@ def torchvision_name(name: str) -> str:
                 replacement = replacement.replace(f"\\{position}", number)
             return replacement + name[match.end() :]
     raise ValueError(f"no torchvision name is known for the ResNet parameter {name!r}")
+
+
+class VisionTransformer(Encoder):
+    """A vision transformer without classifier (Dosovitskiy et al., 2021); pooled is the class token.
+
+    Position embeddings are those of 224 px, interpolated for images of another size.
+    """
+
+    patch_px = 16
+
+    def __init__(self, backbone: str, n_bands: int, *, size: int, depth: int, n_heads: int) -> None:
+        from transformers import ViTConfig, ViTModel
+
+        super().__init__(backbone, n_bands)
+        self.feature_size = size
+        shape = {"hidden_size": size, "num_hidden_layers": depth, "num_attention_heads": n_heads}
+        shape |= {"intermediate_size": 4 * size, "patch_size": self.patch_px, "image_size": 224}
+        settings = ViTConfig(num_channels=n_bands, layer_norm_eps=1e-6, **shape)
+        self.model = ViTModel(settings, add_pooling_layer=False)
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode images (N, n_bands, H, W), sides multiples of 16 px; the map is that of the last layer."""
+        height, width = images.shape[-2:]
+        if height % self.patch_px or width % self.patch_px:
+            raise ValueError(
+                f"{self.backbone!r} cuts images into squares of {self.patch_px} px; found {height} x {width}. "
+                f"Set crop_px to a multiple of {self.patch_px}."
+            )
+        tokens = self.model(images, interpolate_pos_encoding=True).last_hidden_state
+        grid = (height // self.patch_px, width // self.patch_px)
+        return Features(tokens[:, 0], (tokens[:, 1:].transpose(1, 2).unflatten(2, grid),))
+
+    def published_state(self) -> dict[str, Tensor]:
+        """Weights under timm's names, queries, keys and values joined."""
+        state = self.model.state_dict()
+        return {
+            published: torch.cat([state[name] for name in names])
+            for published, names in timm_names(state).items()
+        }
+
+    def load_published(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take weights under timm's names."""
+        state = {}
+        for published, names in timm_names(self.model.state_dict()).items():
+            state |= dict(zip(names, tensors[published].chunk(len(names)), strict=True))
+        self.model.load_state_dict(state)
+
+
+_TIMM_RULES = (
+    ("embeddings.cls_token", "cls_token"),
+    ("embeddings.position_embeddings", "pos_embed"),
+    ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+    ("layers.", "blocks."),
+    (".attention.o_proj.", ".attn.proj."),
+    (".attention.q_proj.", ".attn.qkv."),
+    (".attention.k_proj.", ".attn.qkv."),
+    (".attention.v_proj.", ".attn.qkv."),
+    (".layernorm_before.", ".norm1."),
+    (".layernorm_after.", ".norm2."),
+)
+
+
+def timm_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group the parameter names of a vision transformer by timm's name; q, k, v stand in this order."""
+    grouped: dict[str, list[str]] = {}
+    for name in names:
+        published = name.replace("layernorm.", "norm.") if name.startswith("layernorm.") else name
+        for own, other in _TIMM_RULES:
+            published = published.replace(own, other)
+        grouped.setdefault(published, []).append(name)
+    return {published: sorted(own, key=_order_of_qkv) for published, own in grouped.items()}
+
+
+def _order_of_qkv(name: str) -> int:
+    return next((i for i, part in enumerate(("q_proj", "k_proj", "v_proj")) if part in name), 0)
 
 
 @dataclass(frozen=True)
@@ -138,6 +226,12 @@ BACKBONES: Mapping[str, Backbone] = {
             depths=[3, 4, 6, 3],
             hidden_sizes=[256, 512, 1024, 2048],
         ),
+    ),
+    "vit_small": Backbone(
+        384, lambda n_bands: VisionTransformer("vit_small", n_bands, size=384, depth=12, n_heads=6)
+    ),
+    "vit_base": Backbone(
+        768, lambda n_bands: VisionTransformer("vit_base", n_bands, size=768, depth=12, n_heads=12)
     ),
 }
 
@@ -174,22 +268,31 @@ def build_encoder(backbone: str, n_bands: int, seed: int) -> Encoder:
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization over groups of consecutive samples, each with its own statistics.
 
-    With ``group_size`` samples per group a batch means the same on one process as on many: one rank
-    with two groups equals two ranks with one. Running statistics move by the mean over the groups.
+    A group may be a part of a rank's samples or span those of several ranks, so with ``group_size``
+    samples per group a batch means the same on one process as on many. Running statistics move once
+    per step, by the mean over the groups.
     """
 
-    def __init__(self, num_features: int, *, group_size: int | None, **settings: float) -> None:
+    def __init__(
+        self, num_features: int, *, group_size: int | None, n_parts: int = 1, **settings: float
+    ) -> None:
         super().__init__(num_features, **settings)
         self.group_size = group_size
+        self.n_parts = n_parts
+        """Forward passes per step (gradient accumulation)."""
+        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize (N, C, H, W)."""
-        if not self.training or self.group_size is None or len(x) == self.group_size:
+        size = self.group_size or len(x)
+        if not self.training or (len(x) == size and self.n_parts == 1):
             return super().forward(x)
-        if len(x) % self.group_size:
-            raise ValueError(f"a batch of {len(x)} is not whole groups of bn.group_size = {self.group_size}")
+        if len(x) < size:
+            return self._over_ranks(x, size)
+        if len(x) % size:
+            raise ValueError(f"a batch of {len(x)} is not whole groups of bn.group_size = {size}")
         outputs, means, variances = [], [], []
-        for group in x.split(self.group_size):
+        for group in x.split(size):
             mean, variance = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
             outputs.append(
                 functional.batch_norm(
@@ -198,20 +301,54 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             )
             means.append(mean)
             variances.append(variance)
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(torch.stack(means).mean(0), self.momentum)
-            self.running_var.lerp_(torch.stack(variances).mean(0), self.momentum)
+        self._follow(torch.stack(means).mean(0), torch.stack(variances).mean(0))
         return torch.cat(outputs)
 
+    def _over_ranks(self, x: Tensor, size: int) -> Tensor:
+        """Normalize this rank's part of a group that spans consecutive ranks."""
+        rank, n_ranks = world()
+        n_joined = size // len(x)
+        if size % len(x) or n_ranks % n_joined:
+            raise ValueError(
+                f"{n_ranks} ranks with batches of {len(x)} are not whole groups of bn.group_size = {size}"
+            )
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        own = torch.stack(torch.var_mean(values, dim=(0, 2, 3), correction=0))
+        first = rank // n_joined * n_joined
+        variances, means = gather_with_gradient(own)[first : first + n_joined].unbind(1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        count = size * x.shape[2] * x.shape[3]
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)).to(x.dtype)
 
-def group_batch_norm(module: nn.Module, group_size: int | None) -> None:
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, in a step of several parts after the last."""
+        if self.n_parts > 1:
+            self._seen.append((mean, variance))
+            if len(self._seen) < self.n_parts:
+                return
+            mean, variance = (torch.stack(values).mean(0) for values in zip(*self._seen, strict=True))
+            self._seen = []
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+def group_batch_norm(module: nn.Module, group_size: int | None, *, n_parts: int = 1) -> None:
     """Make every batch normalization of a module work over groups of `group_size` samples, in place."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 grouped = GroupedBatchNorm2d(
-                    child.num_features, group_size=group_size, eps=child.eps, momentum=child.momentum
+                    child.num_features,
+                    group_size=group_size,
+                    n_parts=n_parts,
+                    eps=child.eps,
+                    momentum=child.momentum,
                 )
                 grouped.load_state_dict(child.state_dict())
                 setattr(parent, name, grouped)
@@ -228,8 +365,8 @@ def save_encoder(path: str | os.PathLike, encoder: Encoder, *, bands: Sequence[s
     """
     if len(bands) != encoder.n_bands:
         raise ValueError(f"{len(bands)} bands {tuple(bands)!r} for an encoder of {encoder.n_bands} channels")
-    names = encoder.published_names()
-    tensors = {names[name]: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    state = encoder.published_state()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     metadata = {
         "backbone": encoder.backbone,
         "feature_size": encoder.feature_size,
@@ -274,12 +411,12 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
     if facts["scaling"] != SCALING:
         raise ValueError(f"encoder file {path} has scaling {facts['scaling']!r}; expected {SCALING!r}")
     encoder = build_encoder(facts["backbone"], len(facts["bands"]), seed=0)
-    own_names = {published: name for name, published in encoder.published_names().items()}
-    unknown, absent = sorted(tensors.keys() - own_names.keys()), sorted(own_names.keys() - tensors.keys())
+    own = encoder.published_state()
+    unknown, absent = sorted(tensors.keys() - own.keys()), sorted(own.keys() - tensors.keys())
     if unknown or absent:
         raise ValueError(
             f"encoder file {path} does not fit {facts['backbone']!r}: unknown {unknown[:3]}, missing {absent[:3]}"
         )
-    encoder.load_state_dict({own_names[name]: value for name, value in tensors.items()})
+    encoder.load_published(tensors)
     encoder.metadata = facts
     return encoder.eval()

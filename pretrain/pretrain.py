@@ -11,8 +11,10 @@ there is one. It imports no torch, so that mistakes are told at once.
 Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
 """
 
+import importlib.util
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +34,9 @@ VERSION = 1
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Snakemake sets all of them to the job's threads, of which each process may use its share only."""
+
+_KINDS = ("is_non_vegetated", "is_mountain")
+"""Kinds of locations whose share of the draws is told."""
 
 _PATCH_COLUMNS = ("location_id", "location", "season", "status", "datetime", "lon", "lat", "checksum")
 
@@ -67,7 +72,22 @@ def prepare_checkpoints(folder: Path, identity: dict[str, Any]) -> None:
     write_json(file, identity)
 
 
-def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) -> None:
+def torchrun(run_file: Path, options: recipes.Options) -> list[str]:
+    """Give the command that starts the training processes of one machine, but for its last two arguments.
+
+    These are the file for the first error, and the process without which the run is to stop.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run"]
+    if options.nodes == 1:
+        command += ["--standalone"]
+    else:
+        command += ["--nnodes", str(options.nodes), "--rdzv-backend", "c10d"]
+        command += ["--rdzv-endpoint", options.rendezvous, "--rdzv-id", run_file.parent.name]
+    command += ["--nproc-per-node", str(options.processes // options.nodes)]
+    return [*command, "-m", "pretrain.train", str(run_file)]
+
+
+def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file: Path) -> None:
     """Run the training processes to their end; what they log is logged here.
 
     Raises
@@ -76,9 +96,18 @@ def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) ->
         With the first error of any process.
     """
     error_file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), "-m", "pretrain.train"]
-    command += [str(run_file), str(error_file), str(os.getpid())]
+    command = torchrun(run_file, options)
+    if options.nodes > 1:
+        other = shlex.join([*command, os.devnull]) + " $$"
+        logger.warning(
+            "on each of the %d other machines run, in %s: PYTHONPATH=%s %s",
+            options.nodes - 1,
+            Path.cwd(),
+            ROOT,
+            other,
+        )
+    command += [str(error_file), str(os.getpid())]
+    processes = options.processes // options.nodes
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
@@ -102,12 +131,21 @@ def launch(run_file: Path, *, processes: int, threads: int, error_file: Path) ->
         raise RuntimeError(message)
 
 
-def describe(options: recipes.Options, facts: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
+def describe(
+    options: recipes.Options,
+    facts: dict[str, Any],
+    files: dict[str, str],
+    *,
+    watched: dict[str, Any] | None,
+    draws: dict[str, Any],
+) -> dict[str, Any]:
     """Give the content of options.json, which is also what the training processes read."""
     return {
         "options": asdict(options) | {"bands": list(options.bands)},
         "facts": facts,
         "files": files,
+        "watched": watched,
+        "draws": draws,
         "versions": versions("torch", "transformers", "safetensors", "numpy", "zarr"),
     }
 
@@ -116,10 +154,21 @@ def main(job: Any) -> None:
     """Check, start the training processes, and bring their results into place."""
     entry = dict(job.params.model)
     options = recipes.resolve(entry)
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ValueError(
+            "tensorboard: true needs the package tensorboard, which is not installed here. Install it "
+            "(pip install tensorboard), or set tensorboard: false; metrics.jsonl holds the same numbers."
+        )
     patches = tables.read_table(job.input.patches, "patches", columns=_PATCH_COLUMNS)
-    weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight"))
+    weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight", *_KINDS))
     store_path = Path(job.input.store).parent
-    chosen = samples.select_samples(patches, weights, seasons=store.layout(store_path)["seasons"])
+    chosen = samples.select_samples(
+        patches,
+        weights,
+        seasons=store.layout(store_path)["seasons"],
+        left_out=samples.validation_locations(job.input.locations) if options.leave_out_validation else (),
+    )
+    draws = samples.shares_of_draws(chosen, weights, _KINDS)
 
     encoder = Path(job.output.encoder)
     checkpoints = encoder.parent / "checkpoints"
@@ -145,7 +194,22 @@ def main(job: Any) -> None:
         "metrics": str(job.output.metrics),
         "encoder": str(encoder),
     }
-    write_json(job.output.options, describe(options, facts, files))
+    watched = None
+    if options.knn_task is not None:
+        watched = {
+            "settings": dict(job.params.watched_task),
+            "store": str(Path(job.input.watched_store).parent),
+            "patches": str(job.input.watched_patches),
+            "labels": str(job.input.watched_labels),
+        }
+    write_json(job.output.options, describe(options, facts, files, watched=watched, draws=draws))
+    for kind, share in draws.items():
+        logger.info(
+            "%s: %.1f %% of the locations, %.1f %% of the draws",
+            kind.removeprefix("is_"),
+            100 * share["locations"],
+            100 * share["draws"],
+        )
     logger.info(
         "%d of %d locations have at least %d seasons; %d steps of %d locations in %d processes",
         len(chosen),
@@ -157,7 +221,7 @@ def main(job: Any) -> None:
     )
     launch(
         Path(job.output.options),
-        processes=options.processes,
+        options=options,
         threads=job.threads,
         error_file=checkpoints / "error.txt",
     )

@@ -16,6 +16,8 @@ STREAM_SEASONS = 1
 STREAM_SHUFFLE = 2
 STREAM_VIEWS = 16
 """Streams of draws; view `v` of a sample uses ``STREAM_VIEWS + v``."""
+STREAMS_PER_ATTEMPT = 1 << 16
+"""Distance between the streams of one attempt at a sample and the next."""
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)

@@ -42,14 +42,32 @@ class Options:
     momentum: float
     weight_decay: float
     """On all parameters, those of normalizations too, as published."""
+    leave_out_validation: bool
+    """Train on the locations whose `split` is not `validation`."""
     bn_group_size: int
+    """Locations that share statistics: a part of a process's locations, or those of several processes."""
     bn_shuffle: bool
+    accumulate: int
+    """Parts a batch is taken in, one after the other, to save memory."""
+    channels_last: bool
+    compile: bool
     precision: str
     """`fp32`, `bf16` (autocast), or `fp64` (to compare runs: fp32 differences grow step by step)."""
     device: str
     processes: int
+    """On all machines together."""
+    nodes: int
+    """Machines."""
+    rendezvous: str | None
+    """``host:port`` of the first machine, where they find each other."""
     reader_threads: int
+    skip_unreadable: bool
+    """Draw another location where a patch cannot be read, instead of stopping."""
     log_steps: int
+    tensorboard: bool
+    knn_task: str | None
+    knn_epochs: int
+    """Epochs between looks at the k-NN score of `knn_task`."""
     checkpoint_steps: int | None
     """None: every epoch, and where epochs are shorter every `CHECKPOINT_STEPS`."""
     keep_checkpoints: int
@@ -83,18 +101,44 @@ RECIPE = "default"
 CHECKPOINT_STEPS = 100
 """Least steps between checkpoints unless given: writing one (0.15 GB with ResNet-18) takes seconds."""
 
+KNN_EPOCHS = 10
+"""Epochs between k-NN scores unless given."""
+
 _RUNNING = {
     "backbone": "resnet50",
     "bands": PAPER_BANDS,
     "device": "auto",
     "processes": 1,
+    "nodes": 1,
+    "rendezvous": None,
     "reader_threads": 1,
+    "leave_out_validation": False,
+    "skip_unreadable": False,
+    "tensorboard": False,
+    "accumulate": 1,
+    "channels_last": False,
+    "compile": False,
     "log_steps": 10,
     "checkpoint_steps": None,
     "keep_checkpoints": 2,
 }
 
-_RUN_ONLY = ("device", "processes", "reader_threads", "log_steps", "checkpoint_steps", "keep_checkpoints")
+_RUN_ONLY = (
+    "device",
+    "processes",
+    "nodes",
+    "rendezvous",
+    "reader_threads",
+    "accumulate",
+    "channels_last",
+    "compile",
+    "log_steps",
+    "tensorboard",
+    "knn_task",
+    "knn_epochs",
+    "checkpoint_steps",
+    "keep_checkpoints",
+)
 """Options that do not change what is learned."""
 
 
@@ -118,6 +162,8 @@ def resolve(entry: Mapping[str, Any]) -> Options:
     merged["bands"] = tuple(merged["bands"])
     merged["bn_group_size"] = groups.get("group_size") or merged["batch_size"]
     merged["bn_shuffle"] = groups.get("shuffle", False)
+    watched = named.get("knn", {})
+    merged["knn_task"], merged["knn_epochs"] = watched.get("task"), watched.get("epochs", KNN_EPOCHS)
     options = Options(**{field.name: merged[field.name] for field in fields(Options)})
     check(options)
     return options
@@ -131,14 +177,24 @@ def check(options: Options) -> None:
             f"batch_size = {batch} must divide queue_size = {queue} (keys enter the queue batch by batch). "
             f"Set queue_size to a multiple of {batch}."
         )
-    if batch % ranks:
-        raise ValueError(f"batch_size = {batch} is not divisible by processes = {ranks}")
-    group, share = options.bn_group_size, batch // ranks
-    if share % group:
+    if ranks % options.nodes or (options.nodes > 1 and not options.rendezvous):
         raise ValueError(
-            f"bn.group_size = {group} does not fit: each of {ranks} processes has {share} of the "
-            f"{batch} locations of a batch, which must be whole groups. Set bn.group_size to "
-            f"{share} or a divisor of it (it is {batch} unless given: the whole batch, as published)."
+            f"processes = {ranks} on nodes = {options.nodes} with rendezvous {options.rendezvous!r}: processes, of "
+            "all machines together, must be a multiple of nodes, and several machines need the host:port of one."
+        )
+    parts, group = options.accumulate, options.bn_group_size
+    if batch % (ranks * parts):
+        raise ValueError(
+            f"batch_size = {batch} is not divisible by processes = {ranks}"
+            + (f" times accumulate = {parts}" if parts > 1 else "")
+        )
+    share = batch // (ranks * parts)
+    if share % group and (group % share or batch // parts % group):
+        raise ValueError(
+            f"bn.group_size = {group} does not fit: {parts} part(s) of a batch of {batch} on {ranks} "
+            f"process(es) make {share} locations at a time, which must be whole groups, or a whole part of one. "
+            f"Set bn.group_size to a divisor of {share}, or to a multiple of it that divides "
+            f"{batch // parts} (it is {batch} unless given: the whole batch, as published)."
         )
     if group < 2:
         raise ValueError("bn.group_size = 1: batch normalization needs at least 2 samples per group")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pretrain.randomness import STREAM_LOCATIONS, STREAM_SEASONS, uniforms
+from pretrain.randomness import STREAM_LOCATIONS, STREAM_SEASONS, STREAMS_PER_ATTEMPT, uniforms
 
 
 def match_weights(location_ids: Sequence[str], weights: pd.DataFrame) -> np.ndarray:
@@ -52,21 +52,28 @@ def match_weights(location_ids: Sequence[str], weights: pd.DataFrame) -> np.ndar
     return matched
 
 
-def draw_locations(weights: np.ndarray, *, seed: int, epoch: int, slots: np.ndarray) -> np.ndarray:
+def draw_locations(
+    weights: np.ndarray, *, seed: int, epoch: int, slots: np.ndarray, attempt: int = 0
+) -> np.ndarray:
     """Draw the location of each slot, with replacement, in proportion to its weight.
+
+    Parameters
+    ----------
+    attempt : counts up where a location is drawn anew for a slot
 
     Returns
     -------
     int64 array, positions in `weights`, one per slot
     """
     cumulative = np.cumsum(weights)
-    draws = uniforms(seed, epoch=epoch, stream=STREAM_LOCATIONS, slots=slots, n=1)[:, 0]
+    stream = STREAM_LOCATIONS + STREAMS_PER_ATTEMPT * attempt
+    draws = uniforms(seed, epoch=epoch, stream=stream, slots=slots, n=1)[:, 0]
     positions = np.searchsorted(cumulative, draws * cumulative[-1], side="right")
     return np.minimum(positions, np.flatnonzero(weights)[-1])
 
 
 def draw_seasons(
-    available: np.ndarray, n_seasons: int, *, seed: int, epoch: int, slots: np.ndarray
+    available: np.ndarray, n_seasons: int, *, seed: int, epoch: int, slots: np.ndarray, attempt: int = 0
 ) -> np.ndarray:
     """Draw distinct seasons for each slot, in random order.
 
@@ -74,19 +81,25 @@ def draw_seasons(
     ----------
     available : bool array (slot, season), at least one true per slot
     n_seasons : seasons to draw
+    attempt : as of `draw_locations`
 
     Returns
     -------
     int64 array (slot, n_seasons), positions of seasons. Where fewer are available the last one
     drawn is repeated (with two: s1, s2, s2, as the published code does).
     """
-    draws = uniforms(seed, epoch=epoch, stream=STREAM_SEASONS, slots=slots, n=available.shape[1])
+    stream = STREAM_SEASONS + STREAMS_PER_ATTEMPT * attempt
+    draws = uniforms(seed, epoch=epoch, stream=stream, slots=slots, n=available.shape[1])
     order = np.argsort(np.where(available, draws, np.inf), axis=1, kind="stable")
     last = available.sum(axis=1, keepdims=True) - 1
     return np.take_along_axis(order, np.minimum(np.arange(n_seasons)[None, :], last), axis=1)
 
 
-def rank_slots(batch: int, *, batch_size: int, rank: int, n_ranks: int) -> np.ndarray:
-    """Slots one rank takes of a batch: its contiguous part of ``batch · batch_size + 0, 1, …``."""
-    per_rank = batch_size // n_ranks
-    return batch * batch_size + rank * per_rank + np.arange(per_rank)
+def rank_slots(batch: int, *, batch_size: int, rank: int, n_ranks: int, n_parts: int = 1) -> np.ndarray:
+    """Slots one rank takes of a batch, the slots ``batch · batch_size + 0, 1, …``.
+
+    The batch is cut into `n_parts` consecutive parts (gradient accumulation) and each part into one
+    consecutive piece per rank, so that in every part the ranks' samples follow each other.
+    """
+    slots = batch * batch_size + np.arange(batch_size)
+    return slots.reshape(n_parts, n_ranks, -1)[:, rank].ravel()

@@ -4,14 +4,16 @@ Read once from the dataset's tables, checked, and handed to the training process
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pretrain.sampler import match_weights
+from workflow_scripts.core import tables
 from workflow_scripts.core.stage import atomic_path
 
 MIN_SEASONS = 2
@@ -41,7 +43,13 @@ class Samples:
         return len(self.location)
 
 
-def select_samples(patches: pd.DataFrame, weights: pd.DataFrame, *, seasons: Sequence[str]) -> Samples:
+def select_samples(
+    patches: pd.DataFrame,
+    weights: pd.DataFrame,
+    *,
+    seasons: Sequence[str],
+    left_out: Collection[str] = (),
+) -> Samples:
     """Choose the locations to train on.
 
     Parameters
@@ -49,6 +57,7 @@ def select_samples(patches: pd.DataFrame, weights: pd.DataFrame, *, seasons: Seq
     patches : the dataset's index (`location_id`, `location`, `season`, `status`, `datetime`, `lon`, `lat`)
     weights : `location_id`, `weight`
     seasons : labels in store order
+    left_out : ids of locations not to train on
 
     Raises
     ------
@@ -58,14 +67,14 @@ def select_samples(patches: pd.DataFrame, weights: pd.DataFrame, *, seasons: Seq
     unknown = sorted(set(patches["season"]) - set(seasons))
     if unknown:
         raise ValueError(f"the index has seasons {unknown}, the store {list(seasons)}; run `patches` again")
-    stored = patches[patches["status"] == "ok"]
+    stored = patches[(patches["status"] == "ok") & ~patches["location_id"].isin(left_out)]
     count = stored.groupby("location")["season"].nunique()
     rows = count.index[count >= MIN_SEASONS].to_numpy(np.int64)
     rows.sort()
     if not len(rows):
         raise ValueError(
             f"none of {patches['location'].nunique()} locations has patches of {MIN_SEASONS} seasons "
-            f"({len(stored)} of {len(patches)} patches were retrieved); nothing to train on"
+            f"({len(stored)} of {len(patches)} patches were retrieved and are not left out); nothing to train on"
         )
     stored = stored[stored["location"].isin(rows)]
     position = np.searchsorted(rows, stored["location"].to_numpy())
@@ -86,6 +95,35 @@ def select_samples(patches: pd.DataFrame, weights: pd.DataFrame, *, seasons: Seq
         day_of_year=day_of_year,
         seasons=np.asarray(seasons, np.str_),
     )
+
+
+def validation_locations(path: str | os.PathLike) -> set[str]:
+    """Read which locations are for validation."""
+    locations = tables.read_table(path, "locations", columns=("location_id", "split"))
+    return set(locations.loc[locations["split"] == "validation", "location_id"])
+
+
+def shares_of_draws(samples: Samples, weights: pd.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
+    """Tell how often locations of some kinds are drawn.
+
+    Parameters
+    ----------
+    weights : `location_id` and boolean `columns`
+
+    Returns
+    -------
+    dict of column → its share of the locations to train on (`locations`) and of what the sampler
+    draws of them on average (`draws`)
+    """
+    kinds = weights.set_index("location_id").loc[samples.location_id]
+    probability = samples.weight / samples.weight.sum()
+    return {
+        column: {
+            "locations": round(float(kinds[column].mean()), 4),
+            "draws": round(float(probability[kinds[column].to_numpy(bool)].sum()), 4),
+        }
+        for column in columns
+    }
 
 
 def write_samples(path: str | os.PathLike, samples: Samples) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.augment import make_views
 from pretrain.checkpoint import newest_checkpoint, save_checkpoint
-from pretrain.data import Batch, PatchReader, prefetch, to_images
+from pretrain.data import BandPlan, Batch, PatchReader, prefetch, to_images
 from pretrain.distribution import average_statistics, mean_over_ranks, world
-from pretrain.encoders import build_encoder, group_batch_norm, save_encoder
+from pretrain.encoders import Encoder, build_encoder, group_batch_norm, save_encoder
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 from pretrain.recipes import Options, checkpoint_interval, learning_rate, steps_per_epoch, total_steps
 from pretrain.samples import Samples, read_samples
+from pretrain.watch import NeighborWatch
 from workflow_scripts.core.stage import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class Run:
     options: Options
     facts: dict[str, Any]
     """Metadata of the encoder file."""
+    watched: dict[str, Any] | None = None
+    """Settings, store, patches and labels of the task to watch."""
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -66,7 +70,13 @@ class Run:
             **{name: Path(path) for name, path in content["files"].items()},
             options=Options(**(options | {"bands": tuple(options["bands"])})),
             facts=content["facts"],
+            watched=content["watched"],
         )
+
+
+def processes_here(n_ranks: int) -> int:
+    """Give the number of ranks on this machine: all, unless torchrun says otherwise."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", n_ranks))
 
 
 def choose_device(wanted: str, processes: int) -> torch.device:
@@ -91,7 +101,7 @@ def choose_device(wanted: str, processes: int) -> torch.device:
 def build_objective(options: Options) -> Objective:
     """Build encoder and objective with the recipe's initial weights."""
     encoder = build_encoder(options.backbone, len(options.bands), options.seed)
-    group_batch_norm(encoder, options.bn_group_size)
+    group_batch_norm(encoder, options.bn_group_size, n_parts=options.accumulate)
     return OBJECTIVES[options.objective].build(encoder, options)
 
 
@@ -103,6 +113,16 @@ def build_optimizer(objective: nn.Module, options: Options) -> torch.optim.Optim
         momentum=options.momentum,
         weight_decay=options.weight_decay,
     )
+
+
+def prepare(options: Options, device: torch.device) -> tuple[Objective, torch.optim.Optimizer]:
+    """Build objective and optimizer on the device, ready to train."""
+    objective = build_objective(options).to(device, DTYPES[options.precision]).train()
+    if device.type == "cuda":
+        speed_up(
+            objective, channels_last=options.channels_last, backend="inductor" if options.compile else None
+        )
+    return objective, build_optimizer(objective, options)
 
 
 def continue_from(folder: Path, objective: Objective, optimizer: torch.optim.Optimizer) -> int:
@@ -139,6 +159,8 @@ def batches(
             batch_size=options.batch_size,
             rank=rank,
             n_ranks=n_ranks,
+            n_parts=options.accumulate,
+            skip_unreadable=options.skip_unreadable,
         )
 
     return prefetch(read, range(first, last))
@@ -147,12 +169,17 @@ def batches(
 class Metrics:
     """Means of what steps report, one JSON line per logged interval."""
 
-    def __init__(self, path: Path, *, first_step: int, batch_size: int) -> None:
+    def __init__(self, path: Path, *, first_step: int, batch_size: int, tensorboard: bool = False) -> None:
         self.path = path
         self._batch_size = batch_size
         self._is_writer = world()[0] == 0
+        self._board = None
         if self._is_writer:
             self._keep_until(first_step)
+        if self._is_writer and tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(path.parent / "tensorboard", purge_step=first_step + 1)
         self._begin()
 
     def _keep_until(self, step: int) -> None:
@@ -172,8 +199,11 @@ class Metrics:
         self._n_steps += 1
         self._waited += waited
 
-    def write(self, *, step: int, epoch: int, rate: float) -> dict[str, float]:
-        """Average over the interval and the ranks (all of them must call), and append a line."""
+    def write(self, *, step: int, epoch: int, rate: float, scores: Mapping[str, float]) -> dict[str, float]:
+        """Average over the interval and the ranks (all of them must call), and append a line.
+
+        `scores` are added as they are.
+        """
         seconds = time.perf_counter() - self._started
         names = list(self._sums)
         means = mean_over_ranks(torch.stack([self._sums[name].double() for name in names])) / self._n_steps
@@ -184,10 +214,16 @@ class Metrics:
             "learning_rate": rate,
             "samples_per_s": round(self._n_steps * self._batch_size / seconds, 2),
             "wait_share": round(self._waited / seconds, 4),
+            **scores,
         }
         if self._is_writer:
             with open(self.path, "a") as file:
                 file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name, value in line.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, step)
+            self._board.flush()
         self._begin()
         return line
 
@@ -196,53 +232,45 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     """Train to the end of the recipe, or continue to it, as long as who started it is alive."""
     options = run.options
     rank, n_ranks = world()
-    device = choose_device(options.device, n_ranks)
+    device = choose_device(options.device, processes_here(n_ranks))
     samples = read_samples(run.samples)
     reader = PatchReader(
         run.store, options.bands, n_threads=options.reader_threads, pin_memory=device.type == "cuda"
     )
-    dtype = DTYPES[options.precision]
-    objective = build_objective(options).to(device, dtype)
-    optimizer = build_optimizer(objective, options)
+    objective, optimizer = prepare(options, device)
     step = continue_from(run.checkpoints, objective, optimizer)
     model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
-    model.train()
 
     last, every = total_steps(options, len(samples)), checkpoint_interval(options, len(samples))
-    autocast = (
-        partial(torch.autocast, device.type, torch.bfloat16) if options.precision == "bf16" else nullcontext
+    metrics = Metrics(
+        run.checkpoints / "metrics.jsonl",
+        first_step=step,
+        batch_size=options.batch_size,
+        tensorboard=options.tensorboard,
     )
-    metrics = Metrics(run.checkpoints / "metrics.jsonl", first_step=step, batch_size=options.batch_size)
+    per_epoch = steps_per_epoch(options, len(samples))
+    watch = None
+    if run.watched is not None:
+        places = {name: Path(run.watched[name]) for name in ("store", "patches", "labels")}
+        watch = NeighborWatch(run.watched["settings"], **places, options=options)
     asked = time.perf_counter()
     for batch in batches(reader, samples, options, n_seasons=objective.n_seasons, first=step, last=last):
         waited = time.perf_counter() - asked
-        batch = batch.to(device)
-        with torch.no_grad():
-            views = make_views(
-                to_images(batch, reader.plan).to(dtype),
-                objective.views,
-                seed=options.seed,
-                epoch=batch.epoch,
-                slots=batch.slots,
-                crop_px=options.crop_px,
-            )
         rate = learning_rate(options, batch.epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        objective.before_step()
-        with autocast():
-            results = model(replace(batch, views=views))
+        results = learn(model, objective, optimizer, batch.to(device), reader.plan, options)
         stop_if_not_finite(results["loss"], batch, step=step)
-        optimizer.zero_grad()
-        results["loss"].backward()
         optimizer.step()
         objective.after_step()
         step += 1
         metrics.add(results, waited=waited)
-        if step % options.log_steps == 0 or step == last:
-            line = metrics.write(step=step, epoch=batch.epoch, rate=rate)
+        is_watched = watch is not None and watch.is_due(step, per_epoch)
+        if step % options.log_steps == 0 or step == last or is_watched:
+            scores = watch.score(objective.encoder) if is_watched and rank == 0 else {}
+            line = metrics.write(step=step, epoch=batch.epoch, rate=rate, scores=scores)
             if rank == 0:
-                report(line, last=last)
+                report(line, last=last, batch_size=options.batch_size)
         if step % every == 0 or step == last:
             average_statistics(objective.modules())
             if rank == 0:
@@ -261,6 +289,69 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
         save_encoder(run.encoder, objective.encoder, bands=options.bands, steps=step, **run.facts)
 
 
+def learn(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    plan: BandPlan,
+    options: Options,
+) -> dict[str, Tensor]:
+    """Make the views of a batch and find its gradients; the optimizer's step is left to the caller.
+
+    Parameters
+    ----------
+    model : the objective, or what synchronizes its gradients over the ranks
+    batch : on the device
+
+    Returns
+    -------
+    results of the objective, averaged over the parts of the batch
+    """
+    with torch.no_grad():
+        views = make_views(
+            to_images(batch, plan).to(DTYPES[options.precision]),
+            objective.views,
+            seed=options.seed,
+            epoch=batch.epoch,
+            slots=batch.slots,
+            crop_px=options.crop_px,
+        )
+    is_bf16 = options.precision == "bf16"
+    autocast = partial(torch.autocast, views[0].device.type, torch.bfloat16, enabled=is_bf16)
+    parts = replace(batch, views=views).split(options.accumulate)
+    objective.before_step()
+    optimizer.zero_grad()
+    with autocast():
+        objective.look_ahead(parts)
+    total: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, start=1):
+        is_waiting = number < len(parts) and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if is_waiting else nullcontext():
+            with autocast():
+                results = model(part)
+            (results["loss"] / len(parts)).backward()
+        for name, value in results.items():
+            total[name] = total.get(name, 0) + value.detach() / len(parts)
+    return total
+
+
+def speed_up(objective: Objective, *, channels_last: bool, backend: str | None) -> None:
+    """Lay out an objective's networks, and compile its encoders, in place; the mathematics stays.
+
+    Parameters
+    ----------
+    channels_last : keep weights of convolutions, and so activations, with channels together in memory
+    backend : of `torch.compile`; None: not compiled
+    """
+    if channels_last:
+        objective.to(memory_format=torch.channels_last)
+    if backend is not None:
+        for module in objective.modules():
+            if isinstance(module, Encoder):
+                module.compile(backend=backend)
+
+
 def stop_if_not_finite(loss: Tensor, batch: Batch, *, step: int) -> None:
     """Stop a run whose loss is not a number, naming step and batch."""
     if not torch.isfinite(loss):
@@ -273,15 +364,21 @@ def stop_if_not_finite(loss: Tensor, batch: Batch, *, step: int) -> None:
         )
 
 
-def report(line: Mapping[str, float], *, last: int) -> None:
-    """Log a line of metrics, and warn of collapse."""
+def report(line: Mapping[str, float], *, last: int, batch_size: int) -> None:
+    """Log a line of progress, and warn of collapse."""
+    remaining = (last - line["step"]) * batch_size / line["samples_per_s"]
+    scores = "".join(f", {name} {value:.3f}" for name, value in line.items() if name.startswith("knn_"))
     logger.info(
-        "step %d of %d: loss %.4f, %.0f samples/s, waiting %.0f %%",
+        "step %d of %d (%.1f %%), epoch %d: loss %.4f%s, %.3g samples/s, waiting %.0f %%, %s left",
         line["step"],
         last,
+        100 * line["step"] / last,
+        line["epoch"],
         line["loss"],
+        scores,
         line["samples_per_s"],
         100 * line["wait_share"],
+        timedelta(seconds=round(remaining)),
     )
     for name, value in line.items():
         if name.startswith("std_") and value < COLLAPSED_STD:
@@ -317,7 +414,7 @@ def main(run_file: str, error_file: str, launcher: str) -> int:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     try:
         run = Run.read(Path(run_file))
-        device = choose_device(run.options.device, n_ranks)
+        device = choose_device(run.options.device, processes_here(n_ranks))
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if n_ranks > 1:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from shapely.geometry import box
 
+from pretrain.recipes import Options
 from workflow_scripts.core import store, tables
 from workflow_scripts.core.seasons import SEASONS
 
@@ -115,7 +116,7 @@ def _one_rank(run_file: str, error_file: str, environment: dict) -> None:
     raise SystemExit(train.main(run_file, error_file, str(os.getppid())))
 
 
-def train_on_ranks(run_file: Path, *, processes: int, threads: int, error_file: Path) -> None:
+def train_on_ranks(run_file: Path, *, options: Options, threads: int, error_file: Path) -> None:
     """Stand in for `pretrain.launch`: as torchrun, but the ranks share one import of the libraries."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pretrain.train", "transformers.models.resnet.modeling_resnet"])
@@ -123,8 +124,8 @@ def train_on_ranks(run_file: Path, *, processes: int, threads: int, error_file: 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ranks = []
-    for rank in range(processes):
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    for rank in range(options.processes):
+        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": options.processes, "MASTER_PORT": port}
         environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": 1}
         environment = {key: str(value) for key, value in environment.items()}
         arguments = (str(run_file), str(error_file), environment)

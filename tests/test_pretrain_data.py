@@ -8,7 +8,7 @@ import torch
 
 from pretrain.data import PatchDataset, PatchReader, plan_bands, prefetch, to_images
 from pretrain.reader import ShardedPatchArray, open_arrays
-from pretrain.samples import read_samples, select_samples, write_samples
+from pretrain.samples import read_samples, select_samples, shares_of_draws, write_samples
 from tests.pretrain_world import make_world
 from workflow_scripts.core import bands, store, tables
 from workflow_scripts.core.seasons import SEASONS
@@ -161,6 +161,45 @@ def test_damaged_and_missing_shards_are_named(world, tmp_path):
         reader.read(np.array([6]), np.array([[0]]))
     with pytest.raises(FileNotFoundError, match="is not a Zarr v3 store"):
         PatchReader(tmp_path / "nowhere", ("B02",))
+
+
+def test_unreadable_samples_are_skipped_only_if_asked(world, chosen, tmp_path, caplog):
+    copy = tmp_path / "patches.zarr"
+    shutil.copytree(world / "patches.zarr", copy)
+    (copy / "dn10" / "c.1.0.0.0.0").write_bytes(b"damaged")
+    reader = PatchReader(copy, ("B02",), n_threads=2)
+    share = {"seed": 1, "epoch": 0, "n_seasons": 2, "batch_size": 8, "rank": 0, "n_ranks": 1}
+    with pytest.raises(ValueError, match=r"c.1.0.0.0.0 cannot be read at location"):
+        reader.read_batch(chosen, 0, **share)
+    whole = PatchReader(world / "patches.zarr", ("B02",)).read_batch(chosen, 0, **share)
+    batch = reader.read_batch(chosen, 0, skip_unreadable=True, **share)
+    bad = {f"{i}U_{i}R" for i in range(5, 10)}
+    assert set(whole.location_id) & bad
+    for i, (before, after) in enumerate(zip(whole.location_id, batch.location_id, strict=True)):
+        assert after not in bad
+        if before in bad:
+            assert f"location {before!r} is skipped: shard object {copy}" in caplog.text
+        else:
+            assert before == after
+            assert torch.equal(whole.dn["dn10"][i], batch.dn["dn10"][i])
+    again = reader.read_batch(chosen, 0, skip_unreadable=True, **share)
+    assert again.location_id == batch.location_id
+    for file in (copy / "dn10").glob("c.*"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        PatchReader(copy, ("B02",)).read_batch(chosen, 0, skip_unreadable=True, **share)
+
+
+def test_locations_can_be_left_out_and_shares_of_draws_are_told(world, chosen):
+    patches = tables.read_table(world / "patches.parquet", "patches")
+    weights = tables.read_table(world / "weights.parquet", "weights")
+    fewer = select_samples(patches, weights, seasons=SEASONS, left_out={"0U_0R", "5U_5R"})
+    assert fewer.location.tolist() == [1, 3, 4, *range(6, 12)]
+    weights["is_mountain"] = weights["location_id"].isin(["4U_4R", "3U_3R", "2U_2R"])
+    shares = shares_of_draws(chosen, weights, ["is_mountain", "is_non_vegetated"])
+    # 11 locations are drawn from, 4 of them with weight 1/4, the others with 1
+    assert shares["is_mountain"] == {"locations": round(2 / 11, 4), "draws": round(1.25 / 8, 4)}
+    assert shares["is_non_vegetated"] == {"locations": 0, "draws": 0}
 
 
 def test_prefetch_keeps_order_and_passes_errors_on():

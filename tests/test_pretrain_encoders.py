@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from pretrain.encoders import (
     BACKBONES,
     GroupedBatchNorm2d,
+    VisionTransformer,
     build_encoder,
     group_batch_norm,
     load_encoder,
@@ -84,7 +86,7 @@ def torchvision_forward(state, x, depths):
     return x.mean(dim=(2, 3))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", DEPTHS)
 def test_output_is_that_of_torchvision_and_of_the_stored_numbers(backbone, tmp_path):
     encoder = plain_weights(build_encoder(backbone, 9, seed=0))
     save_encoder(tmp_path / "encoder.safetensors", encoder, bands=BANDS)
@@ -101,6 +103,92 @@ def test_output_is_that_of_torchvision_and_of_the_stored_numbers(backbone, tmp_p
     assert features.pooled.shape == (2, BACKBONES[backbone].feature_size)
     assert [tuple(map_.shape[2:]) for map_ in features.maps] == [(16, 16), (8, 8), (4, 4), (2, 2)]
     assert features.maps[-1].shape[1] == BACKBONES[backbone].feature_size
+
+
+def timm_forward(state, x, *, depth, n_heads):
+    """Compute a vision transformer from timm's state dict, written from its definition; the final tokens."""
+
+    def norm(x, name):
+        return functional.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-6)
+
+    def linear(x, name):
+        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+    x = functional.conv2d(x, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16)
+    x = x.flatten(2).transpose(1, 2)
+    x = torch.cat([state["cls_token"].expand(len(x), -1, -1), x], dim=1) + state["pos_embed"]
+    for layer in range(depth):
+        name = f"blocks.{layer}"
+        q, k, v = linear(norm(x, f"{name}.norm1"), f"{name}.attn.qkv").chunk(3, dim=-1)
+        q, k, v = (part.unflatten(2, (n_heads, -1)).transpose(1, 2) for part in (q, k, v))
+        attention = torch.softmax(q @ k.transpose(2, 3) / q.shape[-1] ** 0.5, dim=-1)
+        x = x + linear((attention @ v).transpose(1, 2).flatten(2), f"{name}.attn.proj")
+        hidden = functional.gelu(linear(norm(x, f"{name}.norm2"), f"{name}.mlp.fc1"))
+        x = x + linear(hidden, f"{name}.mlp.fc2")
+    return norm(x, "norm")
+
+
+def test_vision_transformer_is_that_of_timm():
+    torch.manual_seed(0)
+    encoder = VisionTransformer("vit_small", 9, size=32, depth=2, n_heads=4).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.normal_(0, 0.2)
+        state = encoder.published_state()
+        images = plain_images(size=224)
+        features = encoder(images)
+        expected = timm_forward(state, images, depth=2, n_heads=4)
+        torch.testing.assert_close(features.pooled, expected[:, 0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            features.maps[-1][1, :, 3, 5], expected[1, 1 + 3 * 14 + 5], rtol=1e-4, atol=1e-4
+        )
+        other = VisionTransformer("vit_small", 9, size=32, depth=2, n_heads=4).eval()
+        other.load_published(state)
+        assert torch.equal(other(images).pooled, features.pooled)
+        assert encoder(images[..., :32, :48]).maps[-1].shape == (2, 32, 2, 3)
+        with pytest.raises(ValueError, match=r"found 24 x 24\. Set crop_px to a multiple of 16"):
+            encoder(images[..., :24, :24])
+
+
+def test_vision_transformers_have_the_published_shapes():
+    with torch.device("meta"):
+        for backbone, n_parameters in (("vit_small", 21_665_664), ("vit_base", 85_798_656)):
+            encoder = BACKBONES[backbone].build(3)
+            state = encoder.published_state()
+            assert sum(value.numel() for value in state.values()) == n_parameters
+            assert encoder.feature_size == BACKBONES[backbone].feature_size
+            assert state["blocks.11.attn.qkv.weight"].shape == (
+                3 * encoder.feature_size,
+                encoder.feature_size,
+            )
+
+
+def foreign_model(library, backbone, n_bands):
+    module = pytest.importorskip(library)
+    if library == "torchvision":
+        model = getattr(pytest.importorskip("torchvision.models"), backbone)(weights=None)
+        model.conv1 = nn.Conv2d(n_bands, 64, 7, stride=2, padding=3, bias=False)
+        model.fc = nn.Identity()
+        return model
+    if library == "torchgeo":
+        model = getattr(pytest.importorskip("torchgeo.models"), backbone)(in_chans=n_bands, num_classes=0)
+        return model
+    name = {"vit_small": "vit_small_patch16_224"}.get(backbone, backbone)
+    return module.create_model(name, in_chans=n_bands, num_classes=0)
+
+
+@pytest.mark.parametrize(
+    ("library", "backbone"),
+    [("torchvision", "resnet18"), ("timm", "resnet18"), ("timm", "vit_small"), ("torchgeo", "resnet18")],
+)
+def test_files_load_into_the_models_of_other_libraries(library, backbone, tmp_path):
+    model = foreign_model(library, backbone, 9)
+    encoder = build_encoder(backbone, 9, seed=1).eval()
+    save_encoder(tmp_path / "encoder.safetensors", encoder, bands=BANDS)
+    model.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
+    images = plain_images(size=224)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(images), encoder(images).pooled, rtol=1e-4, atol=1e-4)
 
 
 def test_saved_encoder_comes_back_with_its_facts(tmp_path):

@@ -18,7 +18,7 @@ from tests.pretrain_world import make_world
 from workflow_scripts.core import tables
 from workflow_scripts.core.seasons import SEASONS
 
-BATCH, QUEUE, STEPS, TEMPERATURE, RATE, MOMENTUM, DECAY = 6, 18, 20, 0.2, 0.03, 0.9, 1e-4
+BATCH, QUEUE, STEPS, TEMPERATURE, RATE, MOMENTUM, DECAY = 6, 18, 50, 0.2, 0.03, 0.9, 1e-4
 
 
 class TinyEncoder(nn.Module):
@@ -137,7 +137,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("name", ["seco", "moco"])
-def test_twenty_steps_equal_the_slow_version(name, stream):
+def test_fifty_steps_equal_the_slow_version(name, stream):
     objective = build(name)
     slow = Slow(name, objective)
     logits = {}
@@ -151,7 +151,7 @@ def test_twenty_steps_equal_the_slow_version(name, stream):
     learning = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
     n_two_seasons = 0
-    for step in range(STEPS):  # the queue of three batches wraps around six times
+    for step in range(STEPS):  # the queue of three batches wraps around sixteen times
         batch, images, views = stream(step, objective)
         two = np.array([len(set(row)) == 2 for row in batch.season.tolist()])
         if name == "seco":

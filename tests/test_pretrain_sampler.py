@@ -47,6 +47,12 @@ def test_draws_follow_the_weights():
 
 def test_draws_do_not_depend_on_the_number_of_ranks():
     weights = np.linspace(1, 2, 50)
+    for parts in (1, 2):
+        dealt = [rank_slots(3, batch_size=8, rank=r, n_ranks=2, n_parts=parts) for r in range(2)]
+        assert sorted(np.concatenate(dealt)) == list(range(24, 32))
+        assert np.concatenate([r.reshape(parts, -1) for r in dealt], axis=1).ravel().tolist() == list(
+            range(24, 32)
+        )
     one = draw_locations(weights, seed=2, epoch=5, slots=rank_slots(3, batch_size=8, rank=0, n_ranks=1))
     two = [
         draw_locations(weights, seed=2, epoch=5, slots=rank_slots(3, batch_size=8, rank=r, n_ranks=2))

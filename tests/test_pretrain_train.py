@@ -1,21 +1,26 @@
 """A training run is a function of its options and data: not of kills, and hardly of the number of ranks."""
 
 import dataclasses
+import importlib.util
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from pretrain import pretrain, recipes, train
+from pretrain import estimate, pretrain, recipes, train
 from pretrain.augment import View
 from pretrain.checkpoint import checkpoint_files, newest_checkpoint, save_checkpoint
 from pretrain.encoders import BACKBONES, load_encoder
@@ -23,7 +28,9 @@ from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 from pretrain.pretrain import prepare_checkpoints
 from pretrain.randomness import uniforms
+from pretrain.samples import read_samples
 from tests.pretrain_world import make_world, train_on_ranks
+from workflow_scripts.core import tables
 
 ENTRY = {
     "dataset": "made",
@@ -139,22 +146,24 @@ def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, m
         assert torch.equal(value, states[1]["objective"][name]), name
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_two_ranks_equal_one(world, tmp_path, monkeypatch, shuffle):
-    changes = {"precision": "fp64", "crop_px": 32, "epochs": 3, "bn": {"group_size": 4, "shuffle": shuffle}}
+def test_two_ranks_equal_one(world, tmp_path, monkeypatch):
+    """With a group on each rank, and with groups over both ranks, the batch taken in two parts."""
+    bn = {"group_size": 4, "shuffle": True}
+    changes = {"precision": "fp64", "crop_px": 32, "epochs": 3, "bn": bn}
     one = make_job(world, tmp_path / "one", **changes)
     run_here(one, monkeypatch)
-    two = make_job(world, tmp_path / "two", processes=2, **changes)
     monkeypatch.setattr(pretrain, "launch", train_on_ranks)
-    pretrain.main(two)
-    expected, found = losses(one), losses(two)
-    for name in expected:  # same mathematics; in fp32 rounding alone grows a hundredfold per step
-        assert found[name] == pytest.approx(expected[name], rel=1e-6)
-    expected, found = load_file(one.output.encoder), load_file(two.output.encoder)
-    for name, value in found.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-7)
-    state = [newest_checkpoint(j.output.encoder.parent / "checkpoints")["objective"] for j in (one, two)]
-    torch.testing.assert_close(state[1]["queues"], state[0]["queues"], rtol=1e-4, atol=1e-7)
+    for parts in (1, 2):
+        two = make_job(world, tmp_path / f"two-{parts}", processes=2, accumulate=parts, **changes)
+        pretrain.main(two)
+        expected, found = losses(one), losses(two)
+        for name in expected:  # same mathematics; in fp32 rounding alone grows a hundredfold per step
+            assert found[name] == pytest.approx(expected[name], rel=1e-6)
+        expected, found = load_file(one.output.encoder), load_file(two.output.encoder)
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-7)
+        state = [newest_checkpoint(j.output.encoder.parent / "checkpoints")["objective"] for j in (one, two)]
+        torch.testing.assert_close(state[1]["queues"], state[0]["queues"], rtol=1e-4, atol=1e-7)
 
 
 def test_a_run_may_be_continued_on_another_number_of_ranks(world, uninterrupted, tmp_path, monkeypatch):
@@ -216,6 +225,114 @@ def test_cosine_moco_trains(world, tmp_path, monkeypatch):
     assert rates == pytest.approx([0.003, 0.00225, 0.00075])
 
 
+def test_training_is_watched(world, uninterrupted, tmp_path, monkeypatch, caplog):
+    labels = pd.DataFrame({"location_id": [f"{i}U_{i}R" for i in range(10)], "kind": [1, 2] * 5})
+    tables.write_table(labels, tmp_path / "labels.parquet", "labels")
+    task = {"dataset": "made", "target": "kind", "kind": "classification", "classes": [1, 2], "k": 3}
+    job = make_job(world, tmp_path / "run", knn={"task": "kinds", "epochs": 2}, log_steps=3)
+    job.params.model["tensorboard"] = importlib.util.find_spec("tensorboard") is not None
+    job.params.watched_task = task
+    job.input.watched_store = job.input.store
+    job.input.watched_patches = job.input.patches
+    job.input.watched_labels = tmp_path / "labels.parquet"
+    with caplog.at_level(logging.INFO):
+        run_here(job, monkeypatch)
+    lines = [json.loads(line) for line in job.output.metrics.read_text().splitlines()]
+    scores = {line["step"]: line.get("knn_macro_f1") for line in lines}
+    assert scores.keys() == {2, 3, 4, 6}
+    assert scores[3] is None
+    assert 0 <= scores[2] <= 1
+    assert 0 <= scores[4] <= 1
+    assert re.search(
+        r"step 2 of 6 \(33.3 %\), epoch 1: loss .*knn_macro_f1 \d\.\d+.* \d+:\d\d:\d\d left", caplog.text
+    )
+    assert "mountain: 0.0 % of the locations" in caplog.text
+    if job.params.model["tensorboard"]:
+        assert list((tmp_path / "run" / "checkpoints" / "tensorboard").iterdir())
+    expected = load_file(uninterrupted.output.encoder)
+    for name, value in load_file(job.output.encoder).items():  # watching changes nothing
+        assert torch.equal(value, expected[name]), name
+    labels["location_id"] = "elsewhere" + labels["location_id"]
+    tables.write_table(labels, tmp_path / "labels.parquet", "labels")
+    job.output.encoder.unlink()
+    with pytest.raises(ValueError, match=r"knn.task 'kinds': 0 locations of dataset 'made' have a patch"):
+        run_here(job, monkeypatch)
+
+
+def test_a_missing_tensorboard_is_told_at_once(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package tensorboard"):
+        pretrain.main(make_job(world, tmp_path, tensorboard=True))
+
+
+def test_a_collapsed_space_is_reported(caplog):
+    line = {"step": 3, "epoch": 0, "loss": 1.0, "samples_per_s": 0.5, "wait_share": 0, "std_all": 0.9}
+    train.report(line | {"std_season": 0.01}, last=4, batch_size=2)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "step 3: space 'season' has collapsed (std 0.010)"
+    ]
+
+
+def test_validation_locations_can_be_left_out(world, tmp_path, monkeypatch):
+    table = pd.DataFrame(
+        {"location_id": [f"{i}U_{i}R" for i in range(12)], "split": ["train", "validation"] * 6}
+    )
+    monkeypatch.setattr(tables, "read_table", _with(tables.read_table, "locations", table))
+    monkeypatch.setattr(pretrain, "launch", lambda *_, **__: None)
+    job = make_job(world, tmp_path, leave_out_validation=True, batch_size=4)
+    job.input.locations = "locations.parquet"
+    pretrain.main(job)
+    chosen = read_samples(tmp_path / "checkpoints" / "samples.npz")
+    assert chosen.location.tolist() == [0, 4, 6, 8, 10]
+
+
+def test_the_cost_is_told_beforehand(world, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "results" / "datasets"
+    folder.mkdir(parents=True)
+    (folder / "made").symlink_to(world)
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(estimate, "find_model", lambda name, configfile: ENTRY | {"processes": 2})
+        assert estimate.main(["made-seco", "--steps", "2"]) == 0
+    found = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert (found["steps"], found["epochs"]) == ("6", "6")
+    rate, hours = float(found["samples_per_s"]), float(found["hours"])
+    assert hours == pytest.approx(6 * 8 / rate / 3600, rel=0.01)  # printed with four digits
+    assert 0.1 < float(found["disk_gb"]) < 0.5  # 0.045 GB of weights: query, key, momenta; two checkpoints
+    assert estimate.main(["nothing"]) == 1
+    assert "'nothing' is not one of those to be trained: ['demo-seco-s1'" in capsys.readouterr().err
+
+
+def _with(read_table, name, table):
+    def read(path, kind, columns=None):
+        return table if kind == name else read_table(path, kind, columns)
+
+    return read
+
+
+def test_bf16_changes_rounding_only(world, uninterrupted, tmp_path, monkeypatch):
+    job = make_job(world, tmp_path, epochs=1, precision="bf16")
+    run_here(job, monkeypatch)
+    rounded, exact = losses(job)["loss"][0], losses(uninterrupted)["loss"][0]
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.02)  # bf16 has 8 bits
+    assert (
+        load_encoder(job.output.encoder).state_dict()["stages.0.layers.0.layer.0.convolution.weight"].dtype
+        == torch.float32
+    )
+
+
+def test_layout_and_compilation_keep_names_and_results():
+    options = recipes.resolve({**ENTRY, "bn": {"group_size": 4}})
+    plain, fast = train.build_objective(options), train.build_objective(options)
+    train.speed_up(fast, channels_last=True, backend="eager")
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected, found = (objective.double().encoder(images.double()).pooled for objective in (plain, fast))
+    assert fast.encoder(images.double()).maps[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, expected)
+
+
 class MaskedAutoencoder(Objective):
     """A further objective needs nothing of the loop but what `Objective` declares."""
 
@@ -257,9 +374,14 @@ def test_a_masked_autoencoder_fits_the_loop(world, tmp_path, monkeypatch):
         ({"queue_size": 20}, r"batch_size = 8 must divide queue_size = 20"),
         ({"queue_size": 4}, r"batch_size = 8 must divide queue_size = 4"),
         ({"processes": 3}, r"batch_size = 8 is not divisible by processes = 3"),
-        ({"processes": 2, "bn": {}}, r"bn.group_size = 8 does not fit: each of 2 processes has 4"),
+        ({"accumulate": 2, "bn": {}}, r"bn.group_size = 8 does not fit: 2 part\(s\) of a batch of 8 on 1"),
+        ({"processes": 2, "accumulate": 8}, r"batch_size = 8 is not divisible by processes = 2 times accum"),
         ({"bn": {"group_size": 3}}, r"bn.group_size = 3 does not fit"),
         ({"bands": ["B02", "B10"]}, r"bands \['B10'\] are not in the store"),
+        (
+            {"processes": 2, "nodes": 2},
+            r"processes = 2 on nodes = 2 with rendezvous None: .* need the host:port",
+        ),
         ({"device": "cuda"}, r"device: cuda with processes: 1, but this machine has 0 usable GPUs"),
     ],
 )
@@ -273,6 +395,15 @@ def test_the_first_error_of_the_processes_is_told(world, tmp_path):
     job = make_job(world, tmp_path, bands=["B02", "B10"])
     with pytest.raises(RuntimeError, match=r"^bands \['B10'\] are not in the store"):
         pretrain.main(job)
+
+
+def test_several_machines_get_one_command_each():
+    entry = ENTRY | {"processes": 4, "nodes": 2, "rendezvous": "first:29500", "bn": {"group_size": 2}}
+    command = pretrain.torchrun(Path("results/models/made-seco/options.json"), recipes.resolve(entry))
+    text = " ".join(command)
+    assert "--nnodes 2 --rdzv-backend c10d --rdzv-endpoint first:29500 --rdzv-id made-seco" in text
+    assert text.endswith("--nproc-per-node 2 -m pretrain.train results/models/made-seco/options.json")
+    assert "--standalone" not in text
 
 
 def test_paper_recipes_are_the_published_commands():
@@ -295,9 +426,10 @@ def test_paper_recipes_are_the_published_commands():
 def test_every_option_is_in_the_schema_and_the_schema_names_no_other():
     schema = yaml.safe_load((pretrain.ROOT / "schemas" / "models.schema.yaml").read_text())
     described = schema["additionalProperties"]["properties"]
-    entry_only = {"encoder", "dataset", "recipe", "seeds", "threads", "bn"}
+    entry_only = {"encoder", "dataset", "recipe", "seeds", "threads", "bn", "knn"}
     options = {field.name for field in dataclasses.fields(recipes.Options)}
-    assert described.keys() - entry_only == options - {"seed", "bn_group_size", "bn_shuffle"}
+    nested = {"bn_group_size", "bn_shuffle", "knn_task", "knn_epochs"}
+    assert described.keys() - entry_only == options - {"seed"} - nested
     assert set(described["objective"]["enum"]) == OBJECTIVES.keys()
     assert set(described["backbone"]["enum"]) == BACKBONES.keys()
     assert tuple(described["bands"]["default"]) == recipes.PAPER_BANDS

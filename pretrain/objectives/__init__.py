@@ -8,6 +8,7 @@ needs. The loop (`pretrain.train`) asks nothing else of it:
 - `n_seasons`: distinct seasons to draw per location;
 - ``forward(batch)``: a dict of scalar tensors, `loss` among them (what else is in it is logged);
 - ``before_step()``, ``after_step()``: updates before the forward pass and after the optimizer's step;
+- ``look_ahead(parts)``: before the forward passes of a step, what they need of the whole batch;
 - `encoder`: what is written to `encoder.safetensors`.
 """
 

@@ -1,5 +1,6 @@
 """What the training loop relies on in an objective."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -32,6 +33,13 @@ class Objective(nn.Module):
 
     def before_step(self) -> None:
         """Update before the forward pass."""
+
+    def look_ahead(self, parts: Sequence[Batch]) -> None:
+        """See all of the step's batch, in the parts that will be passed forward one by one.
+
+        An objective whose losses compare samples computes here, without gradients, what a part needs
+        of the others, so that the result is the same in however many parts a batch is taken.
+        """
 
     def after_step(self) -> None:
         """Update after the optimizer's step."""

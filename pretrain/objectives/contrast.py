@@ -14,6 +14,7 @@ He et al., Momentum contrast (2020); Mañas et al., Seasonal contrast (2021). Al
 uniformity: Wang and Isola (2020), with squared distances and t = 2.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -79,7 +80,7 @@ class MomentumContrast(Objective):
         queues = torch.randn(len(self.spaces), projection_size, queue_size, generator=generator)
         self.register_buffer("queues", functional.normalize(queues, dim=1))
         self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
-        self._new_keys: Tensor | None = None
+        self._keys: dict[tuple[int, int], Tensor] = {}
 
     @classmethod
     def build(cls, encoder: Encoder, options: Options) -> Self:
@@ -103,40 +104,41 @@ class MomentumContrast(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """Put the batch's positive keys of each space into its queue."""
-        n, size = self._new_keys.shape[1], self.queues.shape[2]
+        new = torch.stack([self._keys[i, space.positive] for i, space in enumerate(self.spaces)])
+        n, size = new.shape[1], self.queues.shape[2]
         position = int(self.queue_position)
-        self.queues[:, :, position : position + n] = self._new_keys.transpose(1, 2)
+        self.queues[:, :, position : position + n] = new.transpose(1, 2)
         self.queue_position.fill_((position + n) % size)
-        self._new_keys = None
+        self._keys = {}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the summed loss and, per space, loss, top-1, alignment, uniformity and spread."""
-        query_view, *key_views = batch.views
-        pooled = self.encoder(query_view).pooled
+        if not self._keys:
+            self.look_ahead((batch,))
+        pooled = self.encoder(batch.views[0]).pooled
         queries = [unit_length(head(pooled)) for head in self.heads]
-        keys = self._keys(key_views, batch)
         with torch.autocast(pooled.device.type, enabled=False):  # logits and losses stay fp32
-            results = self._compare(queries, keys)
-        self._new_keys = torch.stack([keys[i, space.positive] for i, space in enumerate(self.spaces)])
+            results = self._compare(queries, batch)
         spread = unit_length(pooled.detach()).std(dim=0, correction=0).mean()
         results["feature_std"] = spread * pooled.shape[1] ** 0.5
         return results
 
-    def _compare(self, queries: list[Tensor], keys: dict[tuple[int, int], Tensor]) -> dict[str, Tensor]:
+    def _compare(self, queries: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Compute the losses of all spaces and what describes them."""
-        rank, _ = world()
         n, device = len(queries[0]), queries[0].device
-        own = slice(rank * n, (rank + 1) * n)
+        own = torch.from_numpy(batch.slots - batch.batch_slots.min()).to(device)
+        first = int(batch.slots.min() - batch.batch_slots.min()) // (n * world()[1]) * (n * world()[1])
+        together = slice(first, first + n * world()[1])
         all_queries = gather(torch.stack(queries), dim=1)
         target = torch.zeros(n, dtype=torch.int64, device=device)
         losses, results = [], {}
         for i, space in enumerate(self.spaces):
-            positives = keys[i, space.positive]
-            logits = self.logits(i, queries[i], positives[own], keys)
+            positives = self._keys[i, space.positive]
+            logits = self.logits(i, queries[i], positives[own], self._keys)
             losses.append(functional.cross_entropy(logits, target))
             results[f"loss_{space.name}"] = losses[-1].detach()
             results[f"top1_{space.name}"] = (logits.detach().argmax(dim=1) == 0).float().mean()
-            described = measure(all_queries[i], positives)
+            described = measure(all_queries[i], positives[together])
             results |= {f"{name}_{space.name}": value for name, value in described.items()}
         return {"loss": torch.stack(losses).sum(), **results}
 
@@ -156,28 +158,32 @@ class MomentumContrast(Objective):
         return torch.cat(parts, dim=1) / self.temperature
 
     @torch.no_grad()
-    def _keys(self, key_views: list[Tensor], batch: Batch) -> dict[tuple[int, int], Tensor]:
-        """Project the key views of all ranks: (space, key view) → (N of all ranks, D), in sample order.
+    def look_ahead(self, parts: Sequence[Batch]) -> None:
+        """Project the key views of the whole batch: (space, key view) → (N of all ranks, D), by slot.
 
         With `shuffle_keys` samples are dealt to the batch-normalization groups in another order than
         the queries' (shuffling BN of MoCo), so that the groups' statistics do not give pairs away.
         """
-        rank, _ = world()
+        batch = parts[0]
         wanted = [(i, j) for i, space in enumerate(self.spaces) for j in space.used]
-        n = len(key_views[0])
-        order = None
+        views = [[part.views[1 + j] for part in parts] for j in range(len(self.views) - 1)]
+        by_slot = torch.from_numpy(np.argsort(batch.batch_slots)).to(views[0][0].device)
+        order = by_slot
         if self.shuffle_keys:
             draws = uniforms(
-                self.seed, epoch=batch.epoch, stream=STREAM_SHUFFLE, slots=batch.batch_slots, n=1
+                self.seed, epoch=batch.epoch, stream=STREAM_SHUFFLE, slots=np.sort(batch.batch_slots), n=1
             )[:, 0]
-            order = torch.from_numpy(np.argsort(draws, kind="stable")).to(key_views[0].device)
-            key_views = [gather(view)[order[rank * n : (rank + 1) * n]] for view in key_views]
-        pooled = [self.key_encoder(view).pooled for view in key_views]
-        projected = [unit_length(self.key_heads[i](pooled[j])) for i, j in wanted]
-        gathered = gather(torch.stack(projected), dim=1)
-        if order is not None:
-            gathered = gathered[:, torch.argsort(order)]
-        return dict(zip(wanted, gathered, strict=True))
+            dealt = np.argsort(draws, kind="stable")[batch.batch_slots - batch.batch_slots.min()]
+            n = sum(len(part.slots) for part in parts)
+            own = torch.from_numpy(dealt[world()[0] * n : (world()[0] + 1) * n]).to(by_slot.device)
+            views = [gather(torch.cat(view))[by_slot][own].chunk(len(parts)) for view in views]
+            order = torch.from_numpy(np.argsort(dealt)).to(by_slot.device)
+        projected = []
+        for part_views in zip(*views, strict=True):
+            pooled = [self.key_encoder(view).pooled for view in part_views]
+            projected.append(torch.stack([unit_length(self.key_heads[i](pooled[j])) for i, j in wanted]))
+        gathered = gather(torch.cat(projected, dim=1), dim=1)[:, order]
+        self._keys = dict(zip(wanted, gathered, strict=True))
 
 
 def _projection_head(feature_size: int, projection_size: int) -> nn.Module:

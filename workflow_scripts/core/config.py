@@ -186,6 +186,8 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in document["models"].items():
         if "dataset" in entry:
             yield from missing(f"models.{name}.dataset", entry["dataset"], datasets, "dataset")
+        if "knn" in entry:
+            yield from missing(f"models.{name}.knn.task", entry["knn"]["task"], document["tasks"], "task")
     for name, entry in document["tasks"].items():
         where = f"tasks.{name}.dataset"
         yield from missing(where, entry["dataset"], datasets, "dataset")
