@@ -169,6 +169,7 @@ class World:
         self.folder = Path(folder)
         self.items, self.tiles, self.per_shard = items, tiles, per_shard
         self.conventions = conventions or "earth-search"
+        self.reader = "windows"
         self.settings = dict(SETTINGS)
         self.limits = {"max_cloud_fraction": 0.2, "max_nodata_fraction": 0.0}
         self.store = self.folder / "patches.zarr"
@@ -239,7 +240,7 @@ class World:
         return self.job(
             inputs={"scenes": self.folder / f"scenes/{shard}.parquet", "store": self.store / "zarr.json"},
             outputs={"retrieved": self.folder / f"retrieved/{shard}.parquet"},
-            params={"reader": "rasterio", "conventions": self.conventions, "sign": None, **self.limits},
+            params={"reader": self.reader, "conventions": self.conventions, "sign": None, **self.limits},
             shard=str(shard),
         )
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from made_scenes import LEFT, TOP, read_by_hand, write_files
 
-from workflow_scripts.core import bands, patches
-from workflow_scripts.core.patches import PARTS, Failure, Place, RasterioReader, Wish, fetch
+from workflow_scripts.core import bands, patches, rasterio_reader
+from workflow_scripts.core.patches import PARTS, READERS, Failure, Place, RasterioReader, Wish, fetch
 
 
 @settings(max_examples=50, deadline=None)
@@ -31,12 +31,13 @@ def hrefs(tmp_path_factory):
     return {band: str(folder / "A" / f"{band}.tif") for band in (*bands.ALL_BANDS, "SCL")}
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=20, deadline=None)
 @given(column=st.integers(0, 118), row=st.integers(0, 118), size=st.sampled_from([60, 100, 640]))
-def test_windows_are_exact_anywhere(hrefs, column, row, size):
+def test_windows_are_exact_anywhere(hrefs, name, column, row, size):
     column, row = min(column, (3000 - size) // 20), min(row, (3000 - size) // 20)
     place = Place(32632, LEFT + 20.0 * column, TOP - 20.0 * row, size)
-    with RasterioReader(threads=1) as reader:
+    with READERS[name](threads=1) as reader:
         (got,) = fetch(reader, [Wish(place, hrefs, tuple(PARTS), 0)])
     folder = hrefs["B02"].rsplit("/", 2)[0]
     for part, values in got.arrays.items():
@@ -55,9 +56,10 @@ def test_windows_are_exact_anywhere(hrefs, column, row, size):
         ({"size_m": 6000}, "reaches beyond the file"),
     ],
 )
-def test_places_that_do_not_fit_are_told(hrefs, change, message):
+@pytest.mark.parametrize("name", READERS)
+def test_places_that_do_not_fit_are_told(hrefs, change, message, name):
     place = Place(**{"epsg": 32632, "origin_x": LEFT + 20.0, "origin_y": TOP - 20.0, "size_m": 640, **change})
-    with RasterioReader() as reader:
+    with READERS[name]() as reader:
         (got,) = fetch(reader, [Wish(place, hrefs, ("dn10",), 0)])
     assert isinstance(got, Failure) and message in got.message and "B02.tif" in got.message
 
@@ -68,14 +70,15 @@ def test_files_are_kept_open_up_to_a_limit(hrefs, monkeypatch):
         fetch(reader, [wish, wish])
         fetch(reader, [wish])
         assert reader.n_opened == 4
-    monkeypatch.setattr(patches, "MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(rasterio_reader, "MAX_OPEN_FILES", 2)
     with RasterioReader(threads=1) as reader:
         fetch(reader, [wish])
         fetch(reader, [wish])
         assert reader.n_opened == 6
 
 
-def test_one_damaged_block_costs_only_its_windows(hrefs, tmp_path):
+@pytest.mark.parametrize("name", READERS)
+def test_one_damaged_block_costs_only_its_windows(hrefs, tmp_path, name):
     """A file that opens is read on after a window that cannot be."""
     path = tmp_path / "B02.tif"
     content = bytearray(Path(hrefs["B02"]).read_bytes())
@@ -83,7 +86,7 @@ def test_one_damaged_block_costs_only_its_windows(hrefs, tmp_path):
     path.write_bytes(content)
     good = Wish(Place(32632, LEFT + 20.0, TOP - 20.0, 640), {**hrefs, "B02": str(path)}, ("dn10",), 0)
     bad = Wish(Place(32632, LEFT + 2360.0, TOP - 2360.0, 640), good.hrefs, ("dn10",), 0)
-    with RasterioReader() as reader:
+    with READERS[name]() as reader:
         first, failed, last = fetch(reader, [good, bad, good])
     assert isinstance(failed, Failure) and not isinstance(first, Failure) and not isinstance(last, Failure)
     np.testing.assert_array_equal(first.arrays["dn10"], last.arrays["dn10"])

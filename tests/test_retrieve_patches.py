@@ -12,7 +12,7 @@ import rasterio
 from made_scenes import CENTER, LEFT, SIZE_M, TOP, World, make_item, read_by_hand, write_files
 
 from workflow_scripts import retrieve_patches
-from workflow_scripts.core import bands, grid, patches, stac, store, tables
+from workflow_scripts.core import bands, grid, patches, ranges, store, tables
 
 POINTS = (CENTER, (CENTER[0] - 700, CENTER[1] + 300), (CENTER[0] + 333, CENTER[1] - 777))
 CLEAR = (
@@ -62,13 +62,14 @@ def assert_same(first, second):
 
 def count_opened(monkeypatch):
     """Record each file that is opened."""
-    opened, original = [], stac.open_href
+    opened, original = [], ranges.Ranges.read
 
-    def record(href, **options):
-        opened.append(href)
-        return original(href, **options)
+    def record(self, href, first, last):
+        if first == 0:
+            opened.append(href)
+        return original(self, href, first, last)
 
-    monkeypatch.setattr(stac, "open_href", record)
+    monkeypatch.setattr(ranges.Ranges, "read", record)
     return opened
 
 

@@ -229,6 +229,7 @@ def _handler(server: DemoServer) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else a small answer waits 40 ms for the client's acknowledgement
 
         def log_message(self, *parts: object) -> None:
             """Keep silent: `DemoServer.requests` is the log."""

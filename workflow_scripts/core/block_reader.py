@@ -1,0 +1,256 @@
+"""The reader `windows`: each block of a file is asked for once, many at a time, and decoded here.
+
+A file's header is read once. The blocks that a batch of windows needs are fetched in file order,
+neighbors by one request, and decoded in the thread that got them; a block serves all windows that
+touch it. Files of a kind that `core/tiff.py` does not know go to GDAL.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from workflow_scripts.core import stac
+from workflow_scripts.core.ranges import MAX_REQUESTS, Ranges
+from workflow_scripts.core.rasterio_reader import RasterioReader
+from workflow_scripts.core.tiff import DamagedError, Tiff, UnsupportedError, decode_block, read_tiff
+from workflow_scripts.core.windows import Cut, Failure, Pixels, Window, locate
+
+MAX_GAP_BYTES = 8_192
+"""Bytes between two blocks that are read along rather than asked around."""
+MAX_REQUEST_BYTES = 8 << 20
+"""Bytes of one request at most, if it holds more than one block."""
+MAX_KEPT_BYTES = 128 << 20
+"""Blocks as they came that are kept for later batches, which ask for few of them again."""
+_NOWHERE = -(1 << 62)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A window to be filled."""
+
+    index: int
+    """Among the windows of its file."""
+    cut: Cut
+    values: np.ndarray
+
+
+class BlockReader:
+    """Reads windows block by block; see the module's docstring."""
+
+    def __init__(self, *, threads: int = 4, sign_method: str | None = None) -> None:
+        self._threads = max(threads, MAX_REQUESTS)
+        self._ranges = Ranges(sign_method=sign_method)
+        self._gdal = RasterioReader(threads=threads, sign_method=sign_method)
+        self._headers: dict[str, Tiff | UnsupportedError] = {}
+        self._kept = _KeptBlocks()
+        self._n_read = 0
+
+    @property
+    def n_opened(self) -> int:
+        """Files opened so far."""
+        return self._n_read + self._gdal.n_opened
+
+    @property
+    def n_requests(self) -> int:
+        """Requests answered so far, without GDAL's."""
+        return self._ranges.n_requests
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes received so far, without GDAL's."""
+        return self._ranges.n_bytes
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close all files."""
+        self._gdal.__exit__(kind, error, trace)
+
+    def read(self, wanted: Mapping[str, Sequence[Window]]) -> dict[str, list[Pixels | Failure]]:
+        """Read the windows of each file; results in the same order."""
+        results: dict[str, list[Pixels | Failure]] = {}
+        with ThreadPoolExecutor(self._threads) as pool:
+            headers = dict(zip(wanted, pool.map(self._open, wanted), strict=True))
+            jobs = []
+            for href, windows in wanted.items():
+                header = headers[href]
+                if isinstance(header, Failure):
+                    results[href] = [header] * len(windows)
+                elif isinstance(header, Tiff):
+                    results[href], tasks = _plan(href, windows, header)
+                    for blocks in _requests(header, _blocks_of(header, tasks), partial(self._kept.has, href)):
+                        jobs.append((href, tasks, pool.submit(self._fill, href, blocks, tasks)))
+            for href, tasks, job in jobs:
+                for block, failure in job.result().items():
+                    for task in tasks:
+                        if block in headers[href].blocks(task.cut.rows, task.cut.columns):
+                            results[href][task.index] = failure
+        left = {
+            href: wanted[href] for href, header in headers.items() if isinstance(header, UnsupportedError)
+        }
+        results |= self._gdal.read(left) if left else {}
+        return {href: results[href] for href in wanted}
+
+    def _open(self, href: str) -> Tiff | Failure | UnsupportedError:
+        try:
+            return stac.retry(lambda: self._header(href), f"reading {stac.file_name(href)}")
+        except RuntimeError as error:
+            return Failure(str(error), isinstance(error, stac.UnavailableError))
+
+    def _header(self, href: str) -> Tiff | UnsupportedError:
+        header = self._headers.get(href)
+        if header is None:
+            try:
+                header = read_tiff(lambda first, last: bytes(self._ranges.read(href, first, last)))
+                self._n_read += 1
+            except UnsupportedError as error:
+                header = error
+            self._headers[href] = header
+        return header
+
+    def _fill(self, href: str, blocks: Sequence[int], tasks: Sequence[_Task]) -> dict[int, Failure]:
+        """Fetch and decode blocks into the windows that they touch; give what failed."""
+        left = list(blocks)
+
+        def proceed() -> None:
+            tiff = self._header(href)
+            if not isinstance(tiff, Tiff):
+                raise RuntimeError(f"{stac.file_name(href)}: {tiff}")
+            message = ""
+            for run in _requests(tiff, left, partial(self._kept.has, href)):
+                for block, data in self._fetch(href, tiff, run):
+                    try:
+                        _scatter(tiff, block, data, tasks)
+                    except DamagedError as error:
+                        message = f"{stac.file_name(href)}: {error}"
+                        self._kept.drop(href, block)
+                    else:
+                        left.remove(block)
+            if not message:
+                return
+            if not stac.is_remote(href):
+                raise RuntimeError(message)
+            self._headers.pop(href, None)  # the addresses of the blocks may be what was damaged
+            raise stac.TransientError(message)
+
+        try:
+            stac.retry(proceed, f"reading {stac.file_name(href)}")
+        except RuntimeError as error:
+            failure = Failure(str(error), isinstance(error, stac.UnavailableError))
+            return dict.fromkeys(left, failure)
+        return {}
+
+    def _fetch(
+        self, href: str, tiff: Tiff, blocks: Sequence[int]
+    ) -> Iterable[tuple[int, bytes | memoryview | None]]:
+        """Give the bytes of blocks that lie side by side; None for a block that is not there."""
+        here = [block for block in blocks if tiff.sizes[block]]
+        data = {block: self._kept.get(href, block) for block in here}
+        if any(value is None for value in data.values()):
+            first = int(tiff.offsets[here[0]])
+            content = self._ranges.read(href, first, int(tiff.offsets[here[-1]] + tiff.sizes[here[-1]]))
+            for block in here:
+                start = int(tiff.offsets[block]) - first
+                data[block] = content[start : start + int(tiff.sizes[block])]
+                if stac.is_remote(href):
+                    self._kept.put(href, block, data[block])
+        return [(block, data.get(block)) for block in blocks]
+
+
+class _KeptBlocks:
+    """The last blocks that came over the network, as they came, up to about `MAX_KEPT_BYTES`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[tuple[str, int], bytes | memoryview] = OrderedDict()
+        self._n_bytes = 0
+
+    def has(self, href: str, block: int) -> bool:
+        """Whether a block is kept."""
+        with self._lock:
+            return (href, block) in self._blocks
+
+    def get(self, href: str, block: int) -> bytes | memoryview | None:
+        """Give a block, None if it is not kept."""
+        with self._lock:
+            return self._blocks.get((href, block))
+
+    def put(self, href: str, block: int, data: bytes | memoryview) -> None:
+        """Keep a block, and forget the oldest beyond the limit."""
+        with self._lock:
+            if (href, block) not in self._blocks:
+                self._n_bytes += len(data)
+            self._blocks[href, block] = data
+            while self._n_bytes > MAX_KEPT_BYTES:
+                self._n_bytes -= len(self._blocks.popitem(last=False)[1])
+
+    def drop(self, href: str, block: int) -> None:
+        """Forget a block that is damaged."""
+        with self._lock:
+            self._n_bytes -= len(self._blocks.pop((href, block), b""))
+
+
+def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> tuple[list[Pixels | Failure], list[_Task]]:
+    """Lay out the arrays of a file's windows; those that do not fit fail."""
+    results: list[Pixels | Failure] = []
+    tasks = []
+    for index, window in enumerate(windows):
+        try:
+            cut = locate(window, tiff.raster)
+        except ValueError as error:
+            results.append(Failure(f"{stac.file_name(href)}: {error}"))
+            continue
+        values = np.zeros((cut.n, cut.n), window.dtype)
+        results.append(Pixels(values, cut.x, cut.y))
+        tasks.append(_Task(index, cut, values))
+    return results, tasks
+
+
+def _blocks_of(tiff: Tiff, tasks: Iterable[_Task]) -> set[int]:
+    return {block for task in tasks for block in tiff.blocks(task.cut.rows, task.cut.columns)}
+
+
+def _requests(tiff: Tiff, blocks: Iterable[int], is_kept: Callable[[int], bool]) -> list[list[int]]:
+    """Group blocks into those that one request brings, in file order; kept ones by themselves."""
+    groups: list[list[int]] = []
+    start, end = 0, _NOWHERE
+    for block in sorted(blocks, key=lambda block: int(tiff.offsets[block])):
+        first, last = int(tiff.offsets[block]), int(tiff.offsets[block] + tiff.sizes[block])
+        is_there = tiff.sizes[block] > 0 and not is_kept(block)
+        if is_there and 0 <= first - end <= MAX_GAP_BYTES and last - start <= MAX_REQUEST_BYTES:
+            groups[-1].append(block)
+            end = last
+            continue
+        groups.append([block])
+        start, end = (first, last) if is_there else (0, _NOWHERE)
+    return groups
+
+
+def _scatter(tiff: Tiff, block: int, data: bytes | memoryview | None, tasks: Iterable[_Task]) -> None:
+    """Decode what the windows need of a block, and copy it into each."""
+    row, column = tiff.corner(block)
+    shares = []
+    for task in tasks:
+        rows = max(task.cut.rows[0], row), min(task.cut.rows[1], row + tiff.block_height)
+        columns = max(task.cut.columns[0], column), min(task.cut.columns[1], column + tiff.block_width)
+        if rows[0] < rows[1] and columns[0] < columns[1]:
+            shares.append((task, rows, columns))
+    if data is None:
+        for task, rows, columns in shares:
+            task.values[task.cut.destination(rows, columns)] = tiff.fill
+        return
+    first, last = min(rows[0] for _, rows, _ in shares), max(rows[1] for _, rows, _ in shares)
+    end = max(columns[1] for _, _, columns in shares)
+    values = decode_block(tiff, data, rows=(first - row, last - row), last_column=end - column)
+    for task, rows, columns in shares:
+        part = values[rows[0] - first : rows[1] - first, columns[0] - column : columns[1] - column]
+        task.values[task.cut.destination(rows, columns)] = part
