@@ -10,6 +10,7 @@ TIFF 6.0 and its technical note 3 on deflate; BigTIFF; OGC GeoTIFF 1.1 (19-008r4
 """
 
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -48,6 +49,7 @@ _UNCOMPRESSED, _DEFLATE = 1, (8, 32946)
 _RASTER_TYPE_KEY, _PROJECTED_CRS_KEY = 1025, 3072
 _USER_DEFINED = 32767
 _MAX_TAG_BYTES = 1 << 26
+_THREAD = threading.local()
 
 
 class UnsupportedError(ValueError):
@@ -212,6 +214,14 @@ def _epsg(keys: Sequence) -> int:
     return epsg
 
 
+def _scratch(n_bytes: int) -> np.ndarray:
+    """Give the thread's buffer: memory that is new for every block must be faulted in each time."""
+    buffer = getattr(_THREAD, "buffer", None)
+    if buffer is None or len(buffer) < n_bytes:
+        buffer = _THREAD.buffer = np.empty(n_bytes, np.uint8)
+    return buffer[:n_bytes]
+
+
 def decode_block(
     tiff: Tiff, data: bytes | memoryview, *, rows: tuple[int, int], last_column: int
 ) -> np.ndarray:
@@ -226,7 +236,7 @@ def decode_block(
 
     Returns
     -------
-    array (rows, columns) of the file's type
+    array (rows, columns) of the file's type; valid until the thread decodes its next block
 
     Raises
     ------
@@ -239,7 +249,7 @@ def decode_block(
         decoded = np.frombuffer(data, np.uint8)
     else:
         try:
-            decoded = imagecodecs.deflate_decode(data, out=np.empty(n_bytes, np.uint8))
+            decoded = imagecodecs.deflate_decode(data, out=_scratch(n_bytes))
         except imagecodecs.DeflateError as error:
             raise DamagedError(f"a block cannot be decoded ({error})") from None
     if len(decoded) != n_bytes:

@@ -1,0 +1,471 @@
+"""Retrieval of patches from tiles of true size over HTTP: ours, what users know, and the floor.
+
+    python benchmarks/retrieval.py --scratch results/benchmark-scenes
+
+Made tiles (10,980² pixels at 10 m, 5,490² at 20 m, 1,830² at 60 m, cloud-optimized GeoTIFFs with
+blocks of 512 or 1,024, deflate with predictor 2) stand in the scratch folder and are made once. One
+file serves the four 10 m bands under different names, another both 60 m bands; their noise is set so
+that they compress about as real scenes do. Size and reading of stored patches are measured on made
+patches of twelve different bands. A server on the loopback, a process of its own, serves ranges,
+counts requests and bytes, and can delay each answer. It is Python's; its work is not in the CPU
+times, but on few cores it lengthens all wall times.
+
+Methods, each in a process of its own, in turns, so that other load on the machine hits all alike:
+
+- ours: the stage `retrieve_patches` with the reader `windows`: screening by SCL, twelve bands at
+  native resolution, checksums, sharded store.
+- gdal_reader: the same with the reader `rasterio`.
+- stackstac: stackstac + dask, twelve bands and SCL at 10 m, nearest, uint16, written to Zarr with
+  its defaults, one chunk per patch; 8 dask threads.
+- reference: the published way in rasterio: per patch open each file, read at 10 m, write a GeoTIFF
+  of 13 bands, LZW with predictor 2; 8 threads.
+- floor: GDAL reads the native windows from local files, one thread, nothing is stored.
+
+Prints a table and ends with lines ``CLAIM <name> <measured> >= <target>``.
+"""
+
+import argparse
+import http.server
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import rasterio
+import rasterio.shutil
+import rasterio.windows
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from workflow_scripts import retrieve_patches
+from workflow_scripts.core import bands, grid, stac, store, tables
+from workflow_scripts.core.patches import PARTS, READERS, Place, Wish, fetch
+
+TILE, SIZE_M, SEED = "32TQT", 2560, 0
+EPSG, LEFT, _, _, TOP = grid.mgrs_tile_bounds(TILE)
+NOISE = {10: 40, 20: 50, 60: 50}
+"""Standard deviation in DN; files then compress 1.3 to 1.5 times, as those of a real scene did."""
+METHODS = ("ours", "gdal_reader", "stackstac", "reference", "floor")
+NAMES = (*bands.ALL_BANDS, "SCL")
+
+
+warnings.filterwarnings("ignore", message="Consolidated metadata")
+
+
+def step_of(band):
+    return 20 if band == "SCL" else bands.RESOLUTION_M[band]
+
+
+# ---- the made tile ---------------------------------------------------------------------------
+
+
+def make_tile(folder, block):
+    """Write the files of a tile; bands that share their pixels are links."""
+    folder.mkdir(parents=True, exist_ok=True)
+    same = {"B03": "B02", "B04": "B02", "B08": "B02", "B09": "B01"}
+    for band in sorted(NAMES, key=lambda band: band in same):
+        path = folder / f"{band}.tif"
+        if path.exists():
+            continue
+        if band in same:
+            os.link(folder / f"{same[band]}.tif", path)
+        else:
+            write_cog(path, band, block)
+
+
+def write_cog(path, band, block):
+    step = step_of(band)
+    rng = np.random.default_rng(SEED + NAMES.index(band))
+    n = 109_800 // step
+    if band == "SCL":  # classes in fields of 10 pixels
+        fields = rng.choice([4, 4, 4, 5, 6, 11], (n // 10 + 1, n // 10 + 1)).astype(np.uint8)
+        values = np.repeat(np.repeat(fields, 10, 0), 10, 1)[:n, :n]
+    else:
+        # noise repeats only beyond what deflate can see
+        noise = rng.normal(0, NOISE[step], (n // 4 + 1, n // 4 + 1)).astype(np.int16)
+        across = (1200 * np.sin(np.linspace(0, 40, n))).astype(np.int16)
+        values = np.tile(noise, (4, 4))[:n, :n]
+        values += across + across[:, None] + np.int16(4000)
+        values = np.maximum(values, 1).astype(np.uint16)
+    profile = {"driver": "MEM", "width": n, "height": n, "count": 1, "dtype": values.dtype}
+    transform = rasterio.Affine(step, 0, LEFT, 0, -step, TOP)
+    with rasterio.open("", "w", crs=f"EPSG:{EPSG}", transform=transform, nodata=0, **profile) as file:
+        file.write(values, 1)
+        rasterio.shutil.copy(
+            file,
+            path.with_suffix(".part"),
+            driver="COG",
+            COMPRESS="DEFLATE",
+            PREDICTOR="YES",
+            BLOCKSIZE=str(block),
+            NUM_THREADS="ALL_CPUS",
+            RESAMPLING="NEAREST",
+        )
+    path.with_suffix(".part").rename(path)
+
+
+def points(n):
+    """Places on a 23 km lattice, moved at random within their cells; whole patches of the tile."""
+    rng = np.random.default_rng(SEED)
+    corners = [(x, y) for y in range(5) for x in range(5)][:n]
+    return [
+        (LEFT + 2000 + 21_000 * (x + rng.random()), TOP - 2000 - 21_000 * (y + rng.random()))
+        for x, y in corners
+    ]
+
+
+# ---- the server ------------------------------------------------------------------------------
+
+
+def serve(folder, port, counts, latency):
+    """Serve ranges of files; counts: requests, bytes, blocks asked for more than once."""
+    seen = set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, *parts):
+            pass
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def do_GET(self):
+            if latency.value:
+                time.sleep(latency.value)
+            path = folder / self.path.lstrip("/")
+            if not path.is_file():
+                self.send_error(404)
+                return
+            size = path.stat().st_size
+            wanted = self.headers.get("Range")
+            first, last = (wanted or f"bytes=0-{size - 1}").removeprefix("bytes=").split("-")
+            first, last = int(first), min(int(last or size - 1), size - 1)
+            self.send_response(206 if wanted else 200)
+            self.send_header("Content-Length", str(last - first + 1))
+            self.send_header("Accept-Ranges", "bytes")
+            if wanted:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            with counts.get_lock():
+                counts[0] += 1
+                counts[1] += last - first + 1
+                # the header's request apart, one that begins inside another's bytes repeats them
+                counts[2] += (self.path, first) in seen
+            seen.add((self.path, first))
+            if counts[3]:
+                seen.clear()
+                counts[3] = 0
+            self.wfile.flush()
+            with open(path, "rb") as file:
+                sent = 0
+                while sent < last - first + 1:
+                    sent += os.sendfile(
+                        self.connection.fileno(), file.fileno(), first + sent, last - first + 1 - sent
+                    )
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    port.value = server.server_address[1]
+    server.serve_forever()
+
+
+# ---- the methods: each retrieves the patches at `places` into `out` ----------------------------
+
+
+def run_ours(base, places, out, *, reader="windows"):
+    lon, lat = grid.unproject(*np.array(places).T, EPSG)
+    n = len(places)
+    locations = pd.DataFrame({"location_id": [f"P{i}" for i in range(n)], "lon": lon, "lat": lat})
+    path = out / "patches.zarr"
+    store.create_store(path, locations=locations, seasons=["summer"], size_m=SIZE_M, per_shard=n)
+    scenes = locations[["location_id"]].assign(
+        location=range(n),
+        season="summer",
+        rank=0,
+        reason="",
+        n=1,
+        item_id="made",
+        collection="made",
+        catalog="made",
+        datetime=pd.Timestamp("2021-07-01"),
+        days_from_target=0,
+        cloud_cover=0.0,
+        nodata=0.0,
+        sun_zenith=30.0,
+        mgrs_tile=TILE,
+        epsg=EPSG,
+        baseline="05.00",
+        dn_offset=1000,
+        offset_source="made",
+        hrefs=json.dumps({band: f"{base}/{band}.tif" for band in NAMES}),
+    )
+    tables.write_table(scenes, out / "scenes.parquet", "scenes")
+    params = {"reader": reader, "max_cloud_fraction": 0.2, "max_nodata_fraction": 0.0}
+    job = SimpleNamespace(
+        input=SimpleNamespace(scenes=out / "scenes.parquet", store=path / "zarr.json"),
+        output=SimpleNamespace(retrieved=out / "retrieved.parquet"),
+        params=SimpleNamespace(conventions="earth-search", sign=None, **params),
+        wildcards=SimpleNamespace(shard="0"),
+        threads=2,
+    )
+    retrieve_patches.main(job)
+    assert (tables.read_table(out / "retrieved.parquet", "retrieved")["status"] == "ok").all()
+
+
+def run_gdal_reader(base, places, out):
+    run_ours(base, places, out, reader="rasterio")
+
+
+def run_stackstac(base, places, out):
+    import dask
+    import pystac
+    import stackstac
+    import xarray as xr
+
+    lon, lat = grid.unproject([LEFT, LEFT + 109_800], [TOP - 109_800, TOP], EPSG)
+    item = pystac.Item("made", None, [lon[0], lat[0], lon[1], lat[1]], pd.Timestamp("2021-07-01"), {})
+    item.properties["proj:epsg"] = EPSG
+    for band in NAMES:
+        step = step_of(band)
+        grid_of_file = {"proj:shape": [109_800 // step] * 2, "proj:transform": [step, 0, LEFT, 0, -step, TOP]}
+        item.add_asset(band, pystac.Asset(f"{base}/{band}.tif", extra_fields=grid_of_file))
+    cubes = []
+    for x, y in places:
+        left, top = (float(value) for value in grid.patch_origin(x, y, SIZE_M))
+        cube = stackstac.stack(
+            [item.to_dict()],
+            assets=list(NAMES),
+            epsg=EPSG,
+            resolution=10,
+            bounds=(left, top - SIZE_M, left + SIZE_M, top),
+            dtype="uint16",
+            fill_value=np.uint16(0),
+            rescale=False,
+            chunksize=256,
+        )
+        cubes.append(xr.DataArray(cube.data[0], dims=("band", "y", "x")))
+    cube = xr.concat(cubes, "location").chunk({"location": 1, "band": -1})
+    with dask.config.set(scheduler="threads", num_workers=8):
+        cube.to_dataset(name="dn").to_zarr(out / "stackstac.zarr", mode="w")
+
+
+def run_reference(base, places, out):
+    def one(place):
+        left, top = (float(value) for value in grid.patch_origin(*place, SIZE_M))
+        layers = []
+        for band in bands.ALL_BANDS:
+            with rasterio.open(f"/vsicurl/{base}/{band}.tif") as file:
+                window = rasterio.windows.from_bounds(
+                    left, top - SIZE_M, left + SIZE_M, top, transform=file.transform
+                )
+                layers.append(file.read(1, window=window, out_shape=(256, 256)))
+        cube = np.stack(layers)
+        red, near = (cube[bands.ALL_BANDS.index(band)].astype(np.float32) for band in ("B04", "B08"))
+        ndvi = np.round(10_000 * ((near - red) / (near + red) + 1)).astype(np.uint16)
+        folder = out / f"{left:.0f}_{top:.0f}"
+        folder.mkdir()
+        write_geotiff(folder / "all_bands.tif", np.concatenate([cube, ndvi[None]]), left, top)
+
+    options = {key: value for key, value in stac.GDAL_OPTIONS.items() if key != "CPL_VSIL_CURL_NON_CACHED"}
+    with rasterio.Env(**options), ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, places))
+
+
+def write_geotiff(path, values, left, top):
+    profile = {"driver": "GTiff", "width": 256, "height": 256, "count": 13, "dtype": "uint16"}
+    transform = rasterio.Affine(10, 0, left, 0, -10, top)
+    with rasterio.open(
+        path, "w", compress="lzw", predictor=2, crs=f"EPSG:{EPSG}", transform=transform, **profile
+    ) as file:
+        file.write(values)
+
+
+def run_floor(base, places, out):
+    del out
+    hrefs = {band: f"{base}/{band}.tif" for band in NAMES}
+    wishes = []
+    for x, y in places:
+        left, top = (float(value) for value in grid.patch_origin(x, y, SIZE_M))
+        wishes.append(Wish(Place(EPSG, left, top, SIZE_M), hrefs, tuple(PARTS), 0))
+    with READERS["rasterio"](threads=1) as reader:
+        fetch(reader, wishes)
+
+
+def child(method, base, n, out):
+    """Run one method and print what it took; one patch goes before, so that nothing is imported late."""
+    run = globals()[f"run_{method}"]
+    for name, places in (("warm", points(25)[-1:]), ("measured", points(n))):
+        folder = out / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if name == "measured":
+            sys.stdin.readline()  # the parent resets the server's counts
+        wall, cpu = time.perf_counter(), time.process_time()
+        run(base, places, folder)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        if name == "warm":
+            print("ready", flush=True)
+    # not getrusage, whose peak begins with the parent's
+    status = Path("/proc/self/status").read_text()
+    rss = int(status.split("VmHWM:")[1].split()[0]) / 2**20
+    print(json.dumps({"cpu": n / cpu, "wall": n / wall, "rss_gb": rss}))
+
+
+def measure(method, base, n, out, counts):
+    command = [sys.executable, __file__, "--child", method, base, str(n), str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        before = list(counts)
+        counts[3] = 1
+        text, _ = process.communicate("go\n")
+    if process.returncode:
+        raise SystemExit(f"{method} failed")
+    result = json.loads(text)
+    names = ("requests", "bytes", "repeated")
+    return result | {name: (counts[i] - before[i]) / n for i, name in enumerate(names)}
+
+
+# ---- the stored patches ----------------------------------------------------------------------
+
+
+def stored_patches(folder, n, rounds=5):
+    """Store made patches both ways; give bytes per patch, and patches read per CPU second."""
+    import zarr
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    locations = pd.DataFrame({"location_id": [f"P{i}" for i in range(n)], "lon": 9.0, "lat": 47.0})
+    path = folder / "patches.zarr"
+    store.create_store(path, locations=locations, seasons=["summer"], size_m=SIZE_M, per_shard=n)
+    arrays, rng = store.empty_shard(path, 0), np.random.default_rng(SEED)
+    for part, names in PARTS.items():
+        if part == "scl":
+            arrays[part][:] = 4
+            continue
+        for band in range(len(names)):
+            side = arrays[part].shape[-1]
+            relief = rng.normal(0, 30, (n, side, side)).cumsum(1).cumsum(2) / np.sqrt(side)
+            noise = rng.normal(0, 40, (n, side, side))
+            arrays[part][:, 0, band] = np.clip(2000 + relief + noise, 1, 12_000)
+    for name, value in (("epsg", EPSG), ("origin_x", LEFT), ("origin_y", TOP)):
+        arrays[name][:] = value
+    arrays["origin60_x"][:], arrays["origin60_y"][:] = LEFT, TOP
+    store.write_shard(path, 0, arrays)
+    dataset = store.open_store(path)
+    for i in range(n):
+        patch = dataset.isel(location=i, season=0).load()
+        cube = store.cube10(patch).values
+        ndvi = np.nan_to_num(store.ndvi10(patch).values)
+        values = np.concatenate([cube, 10_000 * (ndvi[None] + 1)]).round().astype(np.uint16)
+        write_geotiff(folder / f"{i}.tif", values, LEFT, TOP)
+    sizes = [
+        sum(file.stat().st_size for file in files) / n for files in (path.rglob("c.*"), folder.glob("*.tif"))
+    ]
+    root = zarr.open_group(path, mode="r")
+    parts = [root[name] for name in PARTS]
+    rates = [], []
+    for _ in range(rounds):
+        begin = time.process_time()
+        for i in rng.permutation(n):
+            for array in parts:
+                array[i, 0]
+        rates[0].append(n / (time.process_time() - begin))
+        begin = time.process_time()
+        for i in rng.permutation(n):
+            with rasterio.open(folder / f"{i}.tif") as file:
+                file.read()
+        rates[1].append(n / (time.process_time() - begin))
+    return sizes, [statistics.median(values) for values in rates]
+
+
+def main(options):
+    """Make the tiles, run everything, print table and claims."""
+    counts, latency = multiprocessing.Array("q", 4), multiprocessing.Value("d", 0.0)
+    port = multiprocessing.Value("i", 0)
+    folders = {block: options.scratch / f"blocks{block}" for block in options.blocks}
+    begin = time.perf_counter()
+    for block, folder in folders.items():
+        make_tile(folder, block)
+    payload = sum((109_800 // step_of(band)) ** 2 * (1 if band == "SCL" else 2) for band in NAMES)
+    print(f"tiles ready after {time.perf_counter() - begin:.0f} s")
+    server = multiprocessing.get_context("fork").Process(
+        target=serve, args=(options.scratch, port, counts, latency), daemon=True
+    )
+    server.start()
+    while not port.value:
+        time.sleep(0.01)
+    claims = {}
+    print(f"{'':24}{'patches/CPU s':>14}{'patches/s':>11}{'requests':>10}{'MB':>7}{'again':>7}{'RSS GB':>8}")
+    for block, folder in folders.items():
+        compression = payload / sum((folder / f"{band}.tif").stat().st_size for band in NAMES)
+        print(f"blocks of {block}, compression {compression:.2f} with overviews, {options.points} patches")
+        for delay in (0.0, options.latency_ms / 1000):
+            latency.value = delay
+            methods = METHODS if delay == 0 else ("ours", "gdal_reader", "stackstac", "reference")
+            taken = {method: [] for method in methods}
+            for _ in range(options.rounds if delay == 0 else 1):
+                for method in methods:
+                    base = folder if method == "floor" else f"http://127.0.0.1:{port.value}/{folder.name}"
+                    out = options.scratch / "out" / method
+                    taken[method].append(measure(method, str(base), options.points, out, counts))
+            middle = {
+                method: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+                for method, runs in taken.items()
+            }
+            for method, row in middle.items():
+                name = f"  {method}" + (f", {1000 * delay:.0f} ms" if delay else "")
+                print(
+                    f"{name:24}{row['cpu']:14.1f}{row['wall']:11.1f}{row['requests']:10.1f}"
+                    f"{row['bytes'] / 1e6:7.2f}{row['repeated']:7.2f}{row['rss_gb']:8.2f}"
+                )
+            ours = middle["ours"]
+            if delay:
+                claims[f"wall_vs_stackstac_latency_{block}"] = (
+                    ours["wall"] / middle["stackstac"]["wall"],
+                    2.5,
+                )
+                continue
+            claims[f"cpu_vs_stackstac_{block}"] = ours["cpu"] / middle["stackstac"]["cpu"], 2.3
+            claims[f"wall_vs_stackstac_{block}"] = ours["wall"] / middle["stackstac"]["wall"], 2.5
+            claims[f"cpu_vs_reference_{block}"] = ours["cpu"] / middle["reference"]["cpu"], 1.7
+            claims[f"wall_vs_reference_{block}"] = ours["wall"] / middle["reference"]["wall"], 1.9
+            claims[f"cpu_vs_floor_{block}"] = ours["cpu"] / middle["floor"]["cpu"], 0.6
+            claims[f"ranges_asked_once_{block}"] = 1 - ours["repeated"] / ours["requests"], 1
+            claims[f"memory_headroom_{block}"] = 1.5 / ours["rss_gb"], 1
+    server.terminate()
+    sizes, rates = stored_patches(options.scratch / "out" / "stored", options.points)
+    print(f"stored patch: {sizes[0] / 1e6:.3f} MB, {rates[0]:.0f} read per CPU s; ", end="")
+    print(f"13-band LZW GeoTIFF: {sizes[1] / 1e6:.3f} MB, {rates[1]:.0f} (made pixels)")
+    claims["size_of_reference_per_size_of_ours"] = sizes[1] / sizes[0], round(1 / 0.45, 2)
+    claims["random_reads_vs_reference"] = rates[0] / rates[1], 3.5
+    for name, (measured, target) in claims.items():
+        print(f"CLAIM {name} {measured:.2f} >= {target}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--scratch", type=Path, default=Path("results/benchmark-scenes"))
+    parser.add_argument("--blocks", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--points", type=int, default=24, help="patches per run, 25 at most")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency-ms", type=float, default=50)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        child(chosen.child[0], chosen.child[1], int(chosen.child[2]), Path(chosen.child[3]))
+    else:
+        main(chosen)
