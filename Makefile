@@ -4,7 +4,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow lint bench real lock clean
+.PHONY: install demo test test-slow faults kills lint bench real lock clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,13 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Retrieval from a failing server, 20 seeds; and 50 kill -9 at random moments.
+faults: install
+	$(BIN)/python -m pytest -m "" tests/test_faults.py -k failing_server
+
+kills: install
+	$(BIN)/python -m pytest -m "" tests/test_faults.py -k killed
 
 lint: install
 	$(BIN)/ruff check .

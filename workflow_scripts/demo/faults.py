@@ -1,5 +1,6 @@
 """What can go wrong with a web server, to be asked for by tests."""
 
+import random
 from dataclasses import dataclass
 
 
@@ -20,11 +21,21 @@ class Fault:
     """Only each n-th matching request fails: 20 for 5 %."""
     n_hits: int = 0
     n_seen: int = 0
+    share: float = 1.0
+    """Share of the matching requests that fail, drawn at random."""
+    seed: int = 0
+    """Of the draw."""
 
     def __post_init__(self) -> None:
         """Refuse unknown kinds."""
+        self._random = random.Random(self.seed)
         if self.kind not in ("status", "truncate", "corrupt"):
             raise ValueError(f"fault kind {self.kind!r} is not one of 'status', 'truncate', 'corrupt'")
+
+    def strikes(self) -> bool:
+        """Tell whether a matching request fails; counts it."""
+        self.n_seen += 1
+        return self.n_seen % self.every == 0 and (self.share >= 1 or self._random.random() < self.share)
 
 
 def unavailable(pattern: str, *, times: int | None = None) -> Fault:

@@ -92,11 +92,9 @@ class DemoServer:
         with self._lock:
             for fault in self.faults:
                 spent = fault.times is not None and fault.n_hits >= fault.times
-                if not spent and re.search(fault.pattern, target):
-                    fault.n_seen += 1
-                    if fault.n_seen % fault.every == 0:
-                        fault.n_hits += 1
-                        return fault
+                if not spent and re.search(fault.pattern, target) and fault.strikes():
+                    fault.n_hits += 1
+                    return fault
         return None
 
     def answer(self, target: str, body: dict | None) -> dict | None:
