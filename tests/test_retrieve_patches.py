@@ -7,6 +7,7 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 from made_scenes import CENTER, LEFT, SIZE_M, TOP, World, make_item, read_by_hand, write_files
@@ -134,6 +135,33 @@ def test_60_m_window_beyond_the_file_is_zero_and_no_hole(make_world):
     assert set(table["status"]) == {"ok"} and (table["valid_fraction"] == 1).all()
     dn60 = store.open_store("patches.zarr")["dn60"].values
     assert (dn60[1, :, :, -1] == 0).all() and (dn60[1, :, :, :, -1] == 0).all()
+
+
+def test_class_fractions_and_span_are_stored(make_world):
+    def half_snow(scl):
+        scl[:, ::2] = 11
+        return scl
+
+    world = make_world(scl={"C": half_snow}, points=POINTS[:2])
+    table = world.run().set_index(["location", "season"])
+    dataset = store.open_store(world.store).load()
+    winter = dataset["scl_fraction"].sel(season="winter")
+    np.testing.assert_allclose(winter.sel(scl_class=11), 0.5)
+    np.testing.assert_allclose(winter.sel(scl_class=4), 0.5)
+    np.testing.assert_allclose(dataset["scl_fraction"].sum("scl_class"), 1, rtol=1e-6)
+    dates = table["datetime"].unstack("season")
+    expected = (dates.max(axis=1) - dates.min(axis=1)) / pd.Timedelta(days=1)
+    np.testing.assert_allclose(dataset["span_days"], expected, rtol=1e-6)
+    # a store of before these arrays gets them without reading a scene again
+    for item_id, _, _ in CLEAR:
+        shutil.rmtree(f"scenes/{item_id}")
+    for name in ("scl_fraction", "span_days"):
+        shutil.rmtree(world.store / name)
+    world.create()
+    world.retrieve()
+    again = store.open_store(world.store).load()
+    np.testing.assert_array_equal(again["scl_fraction"], dataset["scl_fraction"])
+    np.testing.assert_array_equal(again["span_days"], dataset["span_days"])
 
 
 def test_cloudy_patch_gives_way_to_next_candidate_and_snow_does_not_count(make_world):

@@ -76,7 +76,7 @@ def check_shard(path: Path, shard: int, index: pd.DataFrame) -> Iterator[tuple[s
             yield "rows", f"{row['location_id']}, {row['season']} is not in the store"
             continue
         here = row["location"] - first, labels.index(row["season"])
-        patch = {name: values[here] for name, values in arrays.items() if name != "aligned"}
+        patch = {name: values[here] for name, values in arrays.items() if name not in store.PER_LOCATION}
         for kind, what in _check_patch(patch, row, size_m):
             yield kind, f"{row['location_id']}, {row['season']}: {what}"
 

@@ -60,6 +60,8 @@ _DN = {
     "comment": "surface reflectance = DN * reflectance_scale; radiometric offset removed; 0 = no data",
 }
 
+_CLASS_NAMES = " ".join(name.replace(",", "").replace(" ", "_") for name in bands.SCL_CLASSES.values())
+
 ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
     {
         "dn10": _spec("location season band10 y10 x10", "uint16", 0, "DN of the 10 m bands", **_DN),
@@ -77,9 +79,7 @@ ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
             0,
             "scene classification",
             flag_values=list(bands.SCL_CLASSES),
-            flag_meanings=" ".join(
-                name.replace(",", "").replace(" ", "_") for name in bands.SCL_CLASSES.values()
-            ),
+            flag_meanings=_CLASS_NAMES,
         ),
         "datetime": _spec(
             "location season",
@@ -111,6 +111,20 @@ ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
         "sun_zenith": _spec(
             "location season", "float32", np.nan, "sun zenith angle of the scene", units="degree"
         ),
+        "scl_fraction": _spec(
+            "location season scl_class",
+            "float32",
+            np.nan,
+            "share of the patch in each class of the scene classification; NaN without SCL",
+            units="1",
+        ),
+        "span_days": _spec(
+            "location",
+            "float32",
+            np.nan,
+            "days from the first to the last scene of the location",
+            units="1",
+        ),
         "aligned": _spec("location", "bool", False, "all patches of the location share CRS and origin"),
     }
 )
@@ -119,11 +133,15 @@ ARRAYS: Mapping[str, ArraySpec] = MappingProxyType(
 PIXELS = ("dn10", "dn20", "dn60", "scl")
 BAND_NAMES = {"band10": bands.BANDS10, "band20": bands.BANDS20, "band60": bands.BANDS60}
 """Bands along each band dimension."""
+PER_LOCATION = ("span_days", "aligned")
+"""Arrays that are made from the others, over all seasons of a location."""
 _RESOLUTION = {"10": 10, "20": 20, "60": 60}
 
 
 def _sizes(n_seasons: int, size_m: int) -> dict[str, int]:
-    sizes = {"season": n_seasons} | {name: len(names) for name, names in BAND_NAMES.items()}
+    sizes = {"season": n_seasons, "scl_class": len(bands.SCL_CLASSES)} | {
+        name: len(names) for name, names in BAND_NAMES.items()
+    }
     for suffix, resolution in _RESOLUTION.items():
         n = grid.n_pixels(size_m, resolution)
         sizes |= {f"y{suffix}": n, f"x{suffix}": n}
@@ -145,6 +163,8 @@ OBJECT_DIMENSIONS = {
     "valid_fraction": 2,
     "dn_offset": 2,
     "sun_zenith": 2,
+    "scl_fraction": 3,
+    "span_days": 1,
     "aligned": 1,
 }
 """Number of dimensions of each array, as a literal: the rules read it to name the objects."""
@@ -211,6 +231,8 @@ def create_store(
         "lat": (("location",), locations["lat"].to_numpy(float), {"units": "degrees_north"}),
         "season": (("season",), np.array(list(seasons), object), {"long_name": "season"}),
     }
+    classes = {"long_name": "class of the scene classification", "flag_meanings": _CLASS_NAMES}
+    coordinates["scl_class"] = (("scl_class",), np.array(list(bands.SCL_CLASSES), np.int16), classes)
     for name, names in BAND_NAMES.items():
         wavelengths = [bands.WAVELENGTH_NM[band] for band in names]
         attrs = {"long_name": "Sentinel-2 band", "wavelength_nm": wavelengths}
@@ -298,7 +320,7 @@ def _write_coordinate(
             shape=values.shape,
             chunks=(65_536,) if dims == ("location",) else values.shape,
             dtype=str if text else values.dtype,
-            fill_value="" if text else np.nan,
+            fill_value="" if text else np.nan if values.dtype.kind == "f" else 0,
             dimension_names=dims,
             attributes=attrs,
             compressors=[ZstdCodec(level=3)],

@@ -108,7 +108,7 @@ def _scatter(slot: Slot, got: Fetched, arrays: Mapping[str, np.ndarray]) -> None
 def clear(slot: Slot, arrays: Mapping[str, np.ndarray]) -> None:
     """Set everything the store has of a slot to missing."""
     for name, values in arrays.items():
-        if name != "aligned":
+        if name not in store.PER_LOCATION:
             values[slot.row, slot.column] = store.ARRAYS[name].fill_value
 
 
