@@ -47,6 +47,7 @@ import rasterio.windows
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from pretrain.reader import open_arrays
 from workflow_scripts import retrieve_patches
 from workflow_scripts.core import bands, grid, stac, store, tables
 from workflow_scripts.core.patches import PARTS, READERS, Place, Wish, fetch
@@ -344,8 +345,6 @@ def measure(method, base, n, out, counts):
 
 def stored_patches(folder, n, rounds=5):
     """Store made patches both ways; give bytes per patch, and patches read per CPU second."""
-    import zarr
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     locations = pd.DataFrame({"location_id": [f"P{i}" for i in range(n)], "lon": 9.0, "lat": 47.0})
@@ -375,21 +374,21 @@ def stored_patches(folder, n, rounds=5):
     sizes = [
         sum(file.stat().st_size for file in files) / n for files in (path.rglob("c.*"), folder.glob("*.tif"))
     ]
-    root = zarr.open_group(path, mode="r")
-    parts = [root[name] for name in PARTS]
-    rates = [], []
+    arrays = {direct: open_arrays(path, direct=direct).values() for direct in (True, False)}
+    rates = {True: [], False: [], "geotiff": []}
     for _ in range(rounds):
-        begin = time.process_time()
-        for i in rng.permutation(n):
-            for array in parts:
-                array[i, 0]
-        rates[0].append(n / (time.process_time() - begin))
+        for direct, parts in arrays.items():
+            begin = time.process_time()
+            for i in rng.permutation(n):
+                for array in parts:
+                    array.read(i, 0)
+            rates[direct].append(n / (time.process_time() - begin))
         begin = time.process_time()
         for i in rng.permutation(n):
             with rasterio.open(folder / f"{i}.tif") as file:
                 file.read()
-        rates[1].append(n / (time.process_time() - begin))
-    return sizes, [statistics.median(values) for values in rates]
+        rates["geotiff"].append(n / (time.process_time() - begin))
+    return sizes, {name: statistics.median(values) for name, values in rates.items()}
 
 
 def main(options):
@@ -448,10 +447,13 @@ def main(options):
             claims[f"memory_headroom_{block}"] = 1.5 / ours["rss_gb"], 1
     server.terminate()
     sizes, rates = stored_patches(options.scratch / "out" / "stored", options.points)
-    print(f"stored patch: {sizes[0] / 1e6:.3f} MB, {rates[0]:.0f} read per CPU s; ", end="")
-    print(f"13-band LZW GeoTIFF: {sizes[1] / 1e6:.3f} MB, {rates[1]:.0f} (made pixels)")
+    print(
+        f"stored patch: {sizes[0] / 1e6:.3f} MB, {rates[True]:.0f} read per CPU s by the training reader, "
+        f"{rates[False]:.0f} by zarr-python; 13-band LZW GeoTIFF: {sizes[1] / 1e6:.3f} MB, "
+        f"{rates['geotiff']:.0f} (made pixels)"
+    )
     claims["size_of_reference_per_size_of_ours"] = sizes[1] / sizes[0], round(1 / 0.45, 2)
-    claims["random_reads_vs_reference"] = rates[0] / rates[1], 3.5
+    claims["random_reads_vs_reference"] = rates[True] / rates["geotiff"], 3.5
     for name, (measured, target) in claims.items():
         print(f"CLAIM {name} {measured:.2f} >= {target}")
 
