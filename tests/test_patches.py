@@ -31,7 +31,7 @@ def hrefs(tmp_path_factory):
     return {band: str(folder / "A" / f"{band}.tif") for band in (*bands.ALL_BANDS, "SCL")}
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", ["windows", "rasterio"])
 @settings(max_examples=20, deadline=None)
 @given(column=st.integers(0, 118), row=st.integers(0, 118), size=st.sampled_from([60, 100, 640]))
 def test_windows_are_exact_anywhere(hrefs, name, column, row, size):
@@ -75,6 +75,20 @@ def test_files_are_kept_open_up_to_a_limit(hrefs, monkeypatch):
         fetch(reader, [wish])
         fetch(reader, [wish])
         assert reader.n_opened == 6
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_gives_the_same_patches(hrefs, name):
+    """Inside, at the edge where the 60 m window reaches beyond the file, and an offset removed."""
+    places = [(LEFT + 420.0, TOP - 380.0), (LEFT + 2360.0, TOP - 2360.0)]
+    wishes = [Wish(Place(32632, x, y, 640), hrefs, tuple(PARTS), 1000) for x, y in places]
+    with READERS[name](threads=2) as reader, RasterioReader() as reference:
+        for got, expected in zip(fetch(reader, wishes), fetch(reference, wishes), strict=True):
+            assert got.origin60 == expected.origin60
+            for part in PARTS:
+                assert got.arrays[part].dtype == expected.arrays[part].dtype
+                np.testing.assert_array_equal(got.arrays[part], expected.arrays[part])
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -12,6 +12,7 @@ import numpy as np
 
 from workflow_scripts.core import bands, grid
 from workflow_scripts.core.block_reader import BlockReader
+from workflow_scripts.core.cube_readers import OdcReader, StackstacReader
 from workflow_scripts.core.rasterio_reader import RasterioReader
 from workflow_scripts.core.windows import Failure, Pixels, Place, Reader, Window
 
@@ -20,7 +21,14 @@ PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Bands of each pixel array of the store, in its order."""
 
-READERS = MappingProxyType({"windows": BlockReader, "rasterio": RasterioReader})
+READERS = MappingProxyType(
+    {
+        "windows": BlockReader,
+        "rasterio": RasterioReader,
+        "stackstac": StackstacReader,
+        "odc-stac": OdcReader,
+    }
+)
 """Readers by the name they have in config (`patches.reader`)."""
 
 _IS_CLOUD = np.isin(np.arange(256), bands.SCL_CLOUD)

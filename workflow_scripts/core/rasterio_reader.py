@@ -90,7 +90,7 @@ class RasterioReader:
 
 def _read_pixels(file: rasterio.DatasetReader, window: Window) -> Pixels:
     """Read one window exactly, without resampling."""
-    cut = locate(window, _raster(file))
+    cut = locate(window, raster_of(file))
     (first_row, last_row), (first_column, last_column) = cut.rows, cut.columns
     inside = PixelWindow(first_column, first_row, last_column - first_column, last_row - first_row)
     values = np.zeros((cut.n, cut.n), window.dtype)
@@ -98,7 +98,14 @@ def _read_pixels(file: rasterio.DatasetReader, window: Window) -> Pixels:
     return Pixels(values, cut.x, cut.y)
 
 
-def _raster(file: rasterio.DatasetReader) -> Raster:
+def raster_of(file: rasterio.DatasetReader) -> Raster:
+    """Give grid and type of an open file.
+
+    Raises
+    ------
+    ValueError
+        If it is not north up.
+    """
     transform = file.transform
     if transform.b or transform.d:
         raise ValueError("its rows and columns do not run along the axes of its CRS")
