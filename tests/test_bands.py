@@ -43,3 +43,22 @@ def test_bands_of_the_three_resolutions_are_the_twelve():
     assert list(bands.WAVELENGTH_NM) == list(bands.ALL_BANDS)
     for names in bands.ASSET_NAMES.values():
         assert set(names) == {*bands.ALL_BANDS, "SCL"}
+
+
+def test_pixels_speak_against_a_wrong_offset():
+    """Water and vegetation as they are, with an offset left in, and with one removed that was not there."""
+    rng = np.random.default_rng(0)
+    raw = {"B05": rng.integers(400, 900, (40, 40)), "B12": rng.integers(20, 200, (40, 40))}
+    scl = np.where(np.arange(40) < 20, 4, 6) * np.ones((40, 1), np.uint8)
+
+    def stored(present, removed):
+        dn20 = np.full((6, 40, 40), 2000, np.uint16)
+        for band, values in raw.items():
+            dn20[bands.BANDS20.index(band)] = bands.harmonize((values + present).astype(np.uint16), removed)
+        return dn20
+
+    assert bands.offset_doubt(stored(0, 0), scl, 0) == ""
+    assert bands.offset_doubt(stored(1000, 1000), scl, 1000) == ""
+    assert "B12 over water" in bands.offset_doubt(stored(1000, 0), scl, 0)
+    assert "B05 over vegetation" in bands.offset_doubt(stored(0, 1000), scl, 1000)
+    assert bands.offset_doubt(stored(0, 1000), np.full_like(scl, 5), 1000) == "", "nothing tells"

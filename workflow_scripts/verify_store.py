@@ -5,7 +5,8 @@ Writes: verification.json: what was checked, counts, and every problem found.
 
 Checked per patch: its pixels against their checksum, its facts in the store against the index, its
 place (center within 10 m per axis of the location, on the 20 m lines, covered by the 60 m window),
-its share of clouds and holes counted again; per dataset: objects, ids, duplicates, rows. Only reading
+its share of clouds and holes counted again, the level of its water or vegetation against the offset
+that was removed; per dataset: objects, ids, duplicates, rows. Only reading
 again from the scenes notices a valid block from a wrong place:
 
     python -m workflow_scripts.verify_store results/datasets/demo/patches.zarr --reread 0.01
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.core import grid, store, tables
+from workflow_scripts.core import bands, grid, store, tables
 from workflow_scripts.core.patches import (
     PARTS,
     READERS,
@@ -108,6 +109,10 @@ def _check_patch(
     if has_scl and abs(cloud_fraction(patch["scl"]) - row["cloud_fraction"]) > FRACTION_TOLERANCE:
         yield "cloud", f"counted {cloud_fraction(patch['scl']):.5f}, recorded {row['cloud_fraction']:.5f}"
 
+    doubt = bands.offset_doubt(patch["dn20"], patch["scl"], int(row["dn_offset"])) if has_scl else ""
+    if doubt:
+        yield "radiometry", f"item {row['item_id']}, by {row['offset_source']}: {doubt}"
+
 
 def _check_place(
     patch: Mapping[str, np.ndarray], row: Mapping[str, Any], size_m: int
@@ -149,8 +154,8 @@ def check_dataset(path: Path, index: pd.DataFrame, locations: pd.DataFrame) -> I
         yield "same_scene", f"{row.location_id}: {row.item_id} serves two seasons"
 
 
-REMARKS = ("same_scene",)
-"""Findings that are no fault of the store: overlapping windows may share a scene."""
+REMARKS = ("same_scene", "radiometry")
+"""Findings that are no fault of the store: overlapping windows may share a scene, a catalog may be wrong."""
 
 
 def verify(path: Path, index: pd.DataFrame, locations: pd.DataFrame, *, threads: int = 1) -> dict[str, Any]:

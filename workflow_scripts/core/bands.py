@@ -62,6 +62,9 @@ SCL_CLASSES = MappingProxyType(
 SCL_CLOUD = (3, 8, 9, 10)
 """Scene classes that hide the ground; snow (11) never counts as cloud."""
 SCL_NODATA = (0, 1)
+_VEGETATION, _WATER = 4, 6
+_MIN_TELLING_PIXELS = 100
+"""Fewer pixels of a class are mostly its border."""
 
 _EARTH_SEARCH_ASSETS = {
     "B01": "coastal",
@@ -159,6 +162,38 @@ def harmonize(dn: np.ndarray, offset: int) -> np.ndarray:
     if offset == 0:
         return dn
     return np.where(dn == 0, 0, np.maximum(dn, offset + 1) - np.uint16(offset)).astype(np.uint16)
+
+
+def offset_doubt(dn20: np.ndarray, scl: np.ndarray, offset: int) -> str:
+    """Say what in a patch's own pixels speaks against the offset that was removed from them.
+
+    Catalogs publish wrong flags. Two levels are known well enough to notice: water reflects next to
+    nothing at 2,190 nm, so a median of 0.1 there is an offset that was left in; vegetation reflects
+    some hundredths at 705 nm, so where most of its pixels fall to the lowest value, an offset was
+    removed that was not there.
+
+    Parameters
+    ----------
+    dn20 : harmonized DN of `BANDS20`, (band, y, x)
+    scl : scene classification, (y, x)
+    offset : DN that was subtracted
+
+    Returns
+    -------
+    text; empty where nothing speaks against it, or too few pixels tell
+    """
+    class_, band = (_WATER, "B12") if offset == 0 else (_VEGETATION, "B05")
+    values = dn20[BANDS20.index(band)]
+    values = values[(scl == class_) & (values > 0)]
+    if values.size < _MIN_TELLING_PIXELS:
+        return ""
+    if offset == 0 and np.median(values) >= BASELINE_OFFSET_DN:
+        return (
+            f"no offset removed, but {band} over water is {np.median(values):.0f} DN: it may still be there"
+        )
+    if offset > 0 and np.mean(values == 1) > 0.5:
+        return f"{offset} DN removed, but {np.mean(values == 1):.0%} of {band} over vegetation fell to 1"
+    return ""
 
 
 def ndvi(nir_dn: np.ndarray, red_dn: np.ndarray) -> np.ndarray:
