@@ -6,7 +6,7 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workflow_scripts.core import block_reader, stac
+from workflow_scripts.core import block_reader, ranges, stac
 from workflow_scripts.core.block_reader import BlockReader
 from workflow_scripts.core.rasterio_reader import RasterioReader
 from workflow_scripts.core.tiff import Tiff, UnsupportedError, read_tiff
@@ -193,3 +193,25 @@ def test_lasting_faults_name_the_file_and_never_the_token(served):
             (got,) = reader.read({href + "?sig=SECRET": windows_at((0, 0))}).popitem()[1]
         assert isinstance(got, Failure) and got.is_passing == is_passing
         assert "a.tif" in got.message and "SECRET" not in got.message
+
+
+def test_servers_without_ranges_are_left_to_gdal(served, monkeypatch):
+    """At the header, or, behind some proxies, only later: a failure, never a crash."""
+    _, href, _ = served
+
+    def refuse(self, href, first, last):
+        if first == 0 and is_header_served:
+            return original(self, href, first, last)
+        raise UnsupportedError("its server does not serve ranges")
+
+    original = ranges.Ranges.read
+    monkeypatch.setattr(ranges.Ranges, "read", refuse)
+    for is_header_served in (False, True):
+        with BlockReader() as reader:
+            (got,) = reader.read({href: windows_at((0, 0))})[href]
+        assert isinstance(got, Failure if is_header_served else Pixels)
+
+
+def test_addresses_of_other_kinds_are_left_to_gdal():
+    with pytest.raises(UnsupportedError, match="s3://"):
+        ranges.Ranges().read("s3://bucket/B02.tif", 0, 10)

@@ -144,6 +144,8 @@ class BlockReader:
 
         try:
             stac.retry(proceed, f"reading {stac.file_name(href)}")
+        except UnsupportedError as error:
+            return dict.fromkeys(left, Failure(f"{stac.file_name(href)}: {error}"))
         except RuntimeError as error:
             failure = Failure(str(error), isinstance(error, stac.UnavailableError))
             return dict.fromkeys(left, failure)
