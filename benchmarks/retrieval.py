@@ -129,7 +129,7 @@ def points(n):
 
 
 def serve(folder, port, counts, latency):
-    """Serve ranges of files; counts: requests, bytes, blocks asked for more than once."""
+    """Serve ranges of files; counts: requests, bytes, ranges that begin where an earlier one began."""
     seen = set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -162,14 +162,13 @@ def serve(folder, port, counts, latency):
             if self.command == "HEAD":
                 return
             with counts.get_lock():
+                if counts[3]:  # a run begins
+                    seen.clear()
+                    counts[3] = 0
                 counts[0] += 1
                 counts[1] += last - first + 1
-                # the header's request apart, one that begins inside another's bytes repeats them
                 counts[2] += (self.path, first) in seen
-            seen.add((self.path, first))
-            if counts[3]:
-                seen.clear()
-                counts[3] = 0
+                seen.add((self.path, first))
             self.wfile.flush()
             with open(path, "rb") as file:
                 sent = 0

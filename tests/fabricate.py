@@ -212,6 +212,7 @@ def _draw_patch(arrays, row, s, *, place, green, rng):
             arrays[array][row, s, i] = level * texture[:n, :n]
     arrays["scl"][row, s] = 4
     arrays["scl"][row, s, :2] = 9
+    arrays["scl_fraction"][row, s] = np.bincount(arrays["scl"][row, s].ravel(), minlength=12) / 32**2
     epsg, x, y = where_is(place)
     arrays["epsg"][row, s], arrays["dn_offset"][row, s] = epsg, 0
     arrays["origin_x"][row, s], arrays["origin_y"][row, s] = x, y

@@ -25,6 +25,7 @@ def test_patches(folder, capsys):
     is_patch = store.open_store(path)["epsg"].values > 0
     text = told(capsys, path)
     assert f"patches: {is_patch.sum()} of {is_patch.size}" in text and (folder / "patches.png").stat().st_size
+    assert "days from first to last scene" in text
     (path / store.shard_objects(1)[0]).unlink()
     assert "objects not there: 1, such as dn10/c.1" in told(capsys, path)
 

@@ -157,6 +157,13 @@ def _tell_patches(dataset: xr.Dataset, path: Path) -> Iterator[str]:
     ):
         found, counts = np.unique(values[is_patch].astype(int), return_counts=True)
         yield f"{name}: " + ", ".join(f"{value}: {n}" for value, n in zip(found, counts, strict=True))
+    if "scl_fraction" in dataset:
+        share = dataset["scl_fraction"].values[is_patch]
+        share = share[np.isfinite(share).all(axis=1)].sum(axis=0)
+        named = zip(bands.SCL_CLASSES.values(), 100 * share / max(share.sum(), 1), strict=True)
+        listed = ", ".join(f"{name} {value:.1f} %" for name, value in named if value > 0)
+        yield f"scene classes: {listed or 'unknown'}"
+        yield f"days from first to last scene of a location: {_range(dataset['span_days'].values, '.0f')}"
     nothing = np.flatnonzero(~is_patch.any(axis=1))
     if nothing.size:
         yield f"locations without any patch: {_share(nothing.size, len(is_patch))}: {_ids(dataset, nothing)}"
