@@ -142,7 +142,7 @@ def retrieved(real_data, tmp_path_factory):
         job(
             {"scenes": folder / "scenes/0.parquet", "store": metadata},
             {"retrieved": folder / "retrieved/0.parquet"},
-            {"reader": "rasterio", "conventions": "plain", "sign": None, **limits},
+            {"reader": "windows", "conventions": "plain", "sign": None, **limits},
             shard="0",
         )
     )
