@@ -192,8 +192,12 @@ class World:
             threads=1,
         )
 
-    def search(self):
-        catalog = {"type": "static", "path": str(self.folder / "items.json"), "conventions": self.conventions}
+    def search(self, api_url=None):
+        """Search the folder's own catalog, or a STAC API with small pages."""
+        catalog = {"type": "static", "path": str(self.folder / "items.json")}
+        if api_url is not None:
+            catalog = {"type": "api", "url": api_url, "collection": "sentinel-2-l2a", "page_size": 2}
+        catalog["conventions"] = self.conventions
         for tile in self.tiles:
             search_tile.main(
                 self.job(

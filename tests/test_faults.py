@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_scenes import CENTER, World, make_item, read_by_hand, write_collection, write_files
 
-from workflow_scripts import retrieve_patches, search_tile
+from workflow_scripts import retrieve_patches
 from workflow_scripts.core import stac, store
 from workflow_scripts.demo import faults
 from workflow_scripts.demo.server import DemoServer
@@ -86,19 +86,7 @@ def test_failing_server(folder, tmp_path, monkeypatch, seed):
         ]
         world = World(tmp_path, [], points=POINTS, per_shard=3)
         world.reader = "rasterio" if seed % 5 == 4 else "windows"
-        catalog = {"type": "api", "url": server.api_url, "collection": "sentinel-2-l2a", "page_size": 2}
-        search_tile.main(
-            world.job(
-                inputs={},
-                outputs={"found": world.folder / "items/32TQT.parquet"},
-                params={
-                    "catalog": {**catalog, "conventions": "earth-search"},
-                    "catalog_name": "api",
-                    "years": [2020, 2022],
-                },
-                tile="32TQT",
-            )
-        )
+        world.search(server.api_url)
         monkeypatch.setattr(stac, "sign", expiring_tokens(seed))
         world.select()
         world.create()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,15 @@ import xarray as xr
 import yaml
 from rasterio.windows import Window
 
-from workflow_scripts.core.grid import modis_pixel
+from workflow_scripts import define_seasons, estimate_phenology, extract_greenness, read_tile
+from workflow_scripts.core import grid, tables
+from workflow_scripts.core.seasons import TRANSITIONS, circular_difference
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "results/datasets/small"
+TRUE_YEARS = [2019, 2023]
+SAME_CYCLE_DAYS = 60
+"""Cycles of a place whose peaks are farther apart are not the same."""
 SMALL = {
     "datasets": {
         "small": {
@@ -142,7 +148,7 @@ def test_dates_agree_with_the_worlds_truth(built):
     truth = pd.read_parquet(built / "resources/demo/truth/phenology.parquet")
     locations = pd.read_parquet(built / DATASET / "locations.parquet")
     cycles = pd.read_parquet(built / DATASET / "phenology_cycles.parquet")
-    tile, row, column = modis_pixel(locations["lon"], locations["lat"])
+    tile, row, column = grid.modis_pixel(locations["lon"], locations["lat"])
     places = pd.DataFrame(
         {"location_id": locations["location_id"], "tile": tile, "row": row, "column": column}
     )
@@ -154,6 +160,63 @@ def test_dates_agree_with_the_worlds_truth(built):
     for name in ("greenup", "maturity", "senescence", "dormancy"):
         error = (both[name] - both[f"{name}_true"]).dt.days.abs().mean()
         assert error <= 6, (name, error)
+
+
+@pytest.fixture(scope="module")
+def everywhere(built, tmp_path_factory):
+    """Truth, cycles and seasons at the places whose truth is known."""
+    folder, world = tmp_path_factory.mktemp("world"), built / "resources" / "demo"
+    truth = pd.read_parquet(world / "truth" / "phenology.parquet")
+    places = truth[["lon", "lat"]].drop_duplicates().reset_index(drop=True)
+    places["location_id"] = [f"p{i}" for i in range(len(places))]
+    ids = pd.Index(places["location_id"])
+    catalog = {"name": "world", "type": "geoparquet", "path": str(world / "modis.parquet")}
+    parts = []
+    for tile in np.unique(grid.modis_tile(places["lon"], places["lat"])):
+        found = read_tile.stac.search_items(
+            catalog, tile=tile, years=TRUE_YEARS, kind="modis", collection="modis-13A1-061"
+        )
+        items = read_tile.select_items(found, ["terra"])
+        assert not read_tile.missing_composites(items, TRUE_YEARS, ["terra"])
+        here = places[grid.modis_tile(places["lon"], places["lat"]) == tile]
+        table = read_tile.read_points(items, here, index="evi", threads=2)
+        parts.append(extract_greenness.pad_series(table, ids, tile))
+    store = folder / "greenness.zarr"
+    merged = extract_greenness.merge_series(parts, len(places))
+    extract_greenness.write_store(store, places, merged, index="evi", source="world")
+    estimate_phenology.main(
+        SimpleNamespace(
+            input=SimpleNamespace(greenness=store / "zarr.json"),
+            output=SimpleNamespace(cycles=folder / "cycles.parquet"),
+            params=SimpleNamespace(settings={}),
+            threads=2,
+        )
+    )
+    cycles = tables.read_table(folder / "cycles.parquet", "cycles")
+    return truth.merge(places), cycles, define_seasons.phenology_seasons(places, cycles)
+
+
+def test_each_date_is_within_six_days_on_average(everywhere):
+    truth, cycles, _ = everywhere
+    inner = truth[truth["year"].between(TRUE_YEARS[0] + 1, TRUE_YEARS[1] - 1)]
+    pairs = inner.merge(cycles, on="location_id", suffixes=("", "_ours"))
+    pairs["apart"] = (pairs["peak_ours"] - pairs["peak"]).dt.days.abs()
+    pairs = pairs[pairs["apart"] <= SAME_CYCLE_DAYS].sort_values("apart")
+    pairs = pairs.drop_duplicates(["location_id", "year", "cycle"])
+    error = {t: (pairs[f"{t}_ours"] - pairs[t]).dt.days.abs().mean() for t in TRANSITIONS}
+    assert len(pairs) / len(inner) >= 0.9
+    four = {t: round(error[t], 1) for t in ("greenup", "maturity", "senescence", "dormancy")}
+    assert max(four.values()) <= 6, four
+
+
+def test_windows_follow_the_hemisphere_and_nothing_is_left_out(everywhere):
+    truth, _, seasons = everywhere
+    assert set(seasons["source"]) <= {"observed", "filled"}
+    places = truth.drop_duplicates("location_id").set_index("location_id")[["lat"]]
+    summer = seasons[seasons["season"] == "summer"].set_index("location_id").join(places)
+    north, south = summer[summer["lat"] > 30], summer[summer["lat"] < -30]
+    assert np.median(np.abs(circular_difference(north["target_doy"], 200))) < 45
+    assert np.median(np.abs(circular_difference(south["target_doy"], 20))) < 120
 
 
 def test_stored_dn_are_the_files_pixels_less_the_offset(built):

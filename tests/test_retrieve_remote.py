@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_scenes import World, make_item, read_by_hand, write_files
 
-from workflow_scripts import retrieve_patches, search_tile
+from workflow_scripts import retrieve_patches
 from workflow_scripts.core import stac, store
 from workflow_scripts.demo import faults
 from workflow_scripts.demo.server import DemoServer
@@ -31,19 +31,7 @@ def served(folder, tmp_path, monkeypatch):
     (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     with DemoServer(folder, catalogs=["items.json"]) as server:
         world = World(tmp_path, [])
-        catalog = {"type": "api", "url": server.api_url, "collection": "sentinel-2-l2a", "page_size": 2}
-        search_tile.main(
-            world.job(
-                inputs={},
-                outputs={"found": world.folder / "items/32TQT.parquet"},
-                params={
-                    "catalog": {**catalog, "conventions": "earth-search"},
-                    "catalog_name": "api",
-                    "years": [2020, 2022],
-                },
-                tile="32TQT",
-            )
-        )
+        world.search(server.api_url)
         world.select()
         world.create()
         yield world, server
