@@ -41,8 +41,12 @@ rule sample:
 rule estimate:
     input:
         per_dataset("estimate.json"),
+    log:
+        "results/logs/estimate.log",
+    conda:
+        "envs/geo.yaml"
     shell:
-        "cat {input}"
+        "cat {input} | tee {log}"
 
 
 rule phenology:

@@ -1,29 +1,24 @@
 """Configuration, and the helper functions that the other rule files use."""
 
-import copy
 import json
 import os
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
+ROOT = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(ROOT))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    dict.fromkeys([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(
+        dict.fromkeys([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
 )
 
 from workflow_scripts.core import config as settings_of
-from workflow_scripts.core.provenance import code, constant
+from workflow_scripts.core.provenance import code, constant, digest
 
-# Snakemake merges a --configfile recursively into the one named here; what the user gave is kept
-# aside, so that none of the project's datasets, models and tasks stay in it.
-USER_CONFIG = copy.deepcopy(config)
-
-
-configfile: str(ROOT / "config.yaml")
-
-
-config.update(settings_of.merge(config, USER_CONFIG))
+# Not by `configfile:`, which merges a --configfile recursively (so that the project's own datasets,
+# models and tasks would stay in it) and is skipped in a module that is given its `config`.
+config.update(settings_of.merge(settings_of.read(ROOT / "config.yaml"), config))
 SETTINGS = settings_of.load(config, ROOT / "schemas")
 SEED = SETTINGS.seed
 CATALOGS = SETTINGS.catalogs
@@ -112,6 +107,11 @@ def has_catalog(dataset):
 
 def is_trained(model):
     return MODELS[model].get("encoder", "trained") == "trained"
+
+
+def source_rule(path):
+    """Name of the rule that downloads a file."""
+    return f"download_source_{re.sub(r'[^A-Za-z0-9]+', '_', path)}"
 
 
 def dataset_files(dataset, *patterns):

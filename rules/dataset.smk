@@ -1,6 +1,9 @@
 """What makes patches a dataset: sampling weights, band statistics, the card."""
 
 
+include: "functions/dataset.smk"
+
+
 rule weigh_locations:
     input:
         locations="results/datasets/{dataset}/locations.parquet",
@@ -48,11 +51,6 @@ rule summarize_bands:
         "../workflow_scripts/summarize_bands.py"
 
 
-def scene_tables(wildcards):
-    """Input function: the ranked scenes of all shards."""
-    return dataset_files(wildcards.dataset, "scenes/{shard}.parquet")
-
-
 rule write_dataset_card:
     input:
         patches="results/datasets/{dataset}/patches.parquet",
@@ -80,13 +78,6 @@ rule write_dataset_card:
         "../envs/geo.yaml"
     script:
         "../workflow_scripts/write_dataset_card.py"
-
-
-def greenness_years(wildcards):
-    """Params function: years of vegetation index that are read from a catalog; none for own series."""
-    options = DATASETS[wildcards.dataset]
-    is_read = uses_phenology(wildcards.dataset) and options["greenness"]["source"] == "modis"
-    return options["greenness"]["years"] if is_read else None
 
 
 rule estimate_cost:

@@ -1,36 +1,7 @@
 """Self-supervised pretraining. Data are ancient: only changed params or --forcerun train again."""
 
 
-def model_dataset(file):
-    """Input function: a file of the dataset that a model is trained on."""
-    return lambda wildcards: f"results/datasets/{MODELS[wildcards.model]['dataset']}/{file}"
-
-
-def watched(file):
-    """Input function: a file of the dataset of the task that a model is watched on, if there is one."""
-
-    def path(wildcards):
-        task = MODELS[wildcards.model].get("knn", {}).get("task")
-        return [] if task is None else f"results/datasets/{TASKS[task]['dataset']}/{file}"
-
-    return path
-
-
-def watched_task(wildcards):
-    """Params function: the entry of that task."""
-    return TASKS.get(MODELS[wildcards.model].get("knn", {}).get("task"))
-
-
-def model_options(wildcards):
-    """What a model's entry says, without how many cores it gets."""
-    return {key: value for key, value in MODELS[wildcards.model].items() if key != "threads"}
-
-
-def model_threads(wildcards):
-    """CPU cores of a training run: as given, else one per process of this machine and reader thread."""
-    entry = MODELS[wildcards.model]
-    processes = entry.get("processes", 1) // entry.get("nodes", 1)
-    return entry.get("threads") or processes * entry.get("reader_threads", 1)
+include: "functions/pretrain.smk"
 
 
 rule pretrain:

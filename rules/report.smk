@@ -1,73 +1,7 @@
 """The report: one HTML file over all datasets, models and tasks of the configuration."""
 
-from workflow_scripts.core.provenance import digest
 
-DATASET_FILES = {
-    "locations": "locations.parquet",
-    "seasons": "seasons.parquet",
-    "scenes": "scenes/{shard}.parquet",
-    "patches": "patches.parquet",
-    "store": "patches.zarr/zarr.json",
-    "verification": "verification.json",
-    "weights": "weights.json",
-    "bands": "bands.json",
-    "card": "README.md",
-}
-"""Kind -> file of every dataset with patches; below `results/datasets/{dataset}/`."""
-
-BEFORE_PATCHES = ("locations", "seasons")
-"""Kinds that a dataset without a scene catalog has, too."""
-
-
-def greenness_owner(dataset):
-    """The dataset whose greenness a dataset's cycles come from."""
-    while adopts_phenology(dataset):
-        dataset = DATASETS[dataset]["from"]["dataset"]
-    return dataset
-
-
-def reported_files(dataset):
-    """Kind -> file or files of a dataset that the report shows."""
-    kinds = DATASET_FILES if has_catalog(dataset) else {k: DATASET_FILES[k] for k in BEFORE_PATCHES}
-    files = {kind: dataset_files(dataset, name) for kind, name in kinds.items()}
-    files = {kind: names if "{shard}" in kinds[kind] else names[0] for kind, names in files.items()}
-    sampled = DATASETS[dataset].get("from", {}).get("dataset", dataset)
-    files["sampling"] = f"results/datasets/{sampled}/sampling.json"
-    if uses_phenology(dataset):
-        owner = greenness_owner(dataset)
-        files["cycles"] = f"results/datasets/{dataset}/phenology_cycles.parquet"
-        if not reads_product(owner):
-            files["greenness"] = f"results/datasets/{owner}/greenness.zarr/zarr.json"
-    return files
-
-
-def named_sources(dataset):
-    """Kind -> file that the options of a dataset name."""
-    options = DATASETS[dataset]
-    paths = {
-        f"reference_{kind}": options["report"]["reference"][kind] for kind in ("phenology", "ndvi")
-    }
-    paths |= {kind: options["locations"][kind] for kind in ("land", "ecoregions")}
-    paths |= options["report"]["compare"]
-    return {kind: path for kind, path in paths.items() if isinstance(path, str)}
-
-
-def report_inputs(wildcards):
-    """Input function: everything the report shows, named `<part>/<name>/<kind>`."""
-    files = {}
-    for dataset in DATASETS:
-        kinds = reported_files(dataset) | named_sources(dataset)
-        files |= {f"datasets/{dataset}/{kind}": names for kind, names in kinds.items()}
-    for model in filter(is_trained, MODELS):
-        files[f"models/{model}/metrics"] = f"results/models/{model}/metrics.jsonl"
-        files[f"models/{model}/encoder"] = f"results/models/{model}/encoder.safetensors"
-    for model in MODELS:
-        for task in TASKS:
-            for probe in ("linear", "knn"):
-                files[f"scores/{model}/{task}/{probe}"] = (
-                    f"results/downstream/{model}/{task}/{probe}.json"
-                )
-    return files
+include: "functions/report.smk"
 
 
 rule write_report:

@@ -4,7 +4,7 @@ for source_path, source in SETTINGS.sources.items():
 
     rule:
         name:
-            "download_source_" + re.sub(r"\W+", "_", source_path)
+            source_rule(source_path)
         output:
             file=source_path,
         log:

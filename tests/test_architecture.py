@@ -13,7 +13,7 @@ MODULES = {
     for folder in ("workflow_scripts", "pretrain")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
-RULE_FILES = sorted((ROOT / "rules").glob("*.smk"))
+RULE_FILES = sorted((ROOT / "rules").rglob("*.smk"))
 DIRECTIVES = ["input", "output", "log", "benchmark", "threads", "resources", "params", "conda", "script"]
 
 

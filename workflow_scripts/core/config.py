@@ -36,6 +36,11 @@ class Settings:
     """The whole configuration as merged."""
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Read a configuration file as it is."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one nested mapping over another; lists and plain values are replaced whole."""
     result = copy.deepcopy(dict(base))
