@@ -6,7 +6,7 @@ Writes  options.json (what was asked for, resolved), metrics.jsonl (a line per l
         beside them checkpoints/, from which a killed run continues
 
 This module checks the inputs and starts the processes (`pretrain.train`) through torchrun, also where
-there is one. It imports no torch, so that mistakes are told at once.
+there is one; those of several machines through srun inside a Slurm job. It imports no torch, so that mistakes are told at once.
 
 Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
 """
@@ -16,8 +16,10 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,27 @@ def torchrun(run_file: Path, options: recipes.Options) -> list[str]:
     return [*command, "-m", "pretrain.train", str(run_file)]
 
 
+def slurm_rendezvous(environment: Mapping[str, str]) -> str | None:
+    """Give the host:port where the machines of a Slurm job find each other; None outside of one.
+
+    The rule's own machine is the first of the job's; the port follows from the job's number, so that
+    two jobs of one machine do not meet.
+    """
+    job = environment.get("SLURM_JOB_ID")
+    return None if job is None else f"{socket.gethostname()}:{20_000 + int(job) % 10_000}"
+
+
+def srun(command: Sequence[str], options: recipes.Options, threads: int) -> list[str]:
+    """Give the Slurm step that runs a command once on each machine of the job.
+
+    The command gets one more argument: the process of its own machine that it must not outlive.
+    """
+    return [
+        *("srun", f"--nodes={options.nodes}", f"--ntasks={options.nodes}", "--ntasks-per-node=1"),
+        *(f"--cpus-per-task={threads}", "--kill-on-bad-exit=1", "sh", "-c", shlex.join(command) + " $$"),
+    ]
+
+
 def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file: Path) -> None:
     """Run the training processes to their end; what they log is logged here.
 
@@ -97,7 +120,8 @@ def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file
     """
     error_file.unlink(missing_ok=True)
     command = torchrun(run_file, options)
-    if options.nodes > 1:
+    in_slurm = "SLURM_JOB_ID" in os.environ
+    if options.nodes > 1 and not in_slurm:
         other = shlex.join([*command, os.devnull]) + " $$"
         logger.warning(
             "on each of the %d other machines run, in %s: PYTHONPATH=%s %s",
@@ -106,7 +130,10 @@ def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file
             ROOT,
             other,
         )
-    command += [str(error_file), str(os.getpid())]
+    if options.nodes > 1 and in_slurm:
+        command = srun([*command, str(error_file)], options, threads)
+    else:
+        command += [str(error_file), str(os.getpid())]
     processes = options.processes // options.nodes
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
@@ -153,6 +180,8 @@ def describe(
 def main(job: Any) -> None:
     """Check, start the training processes, and bring their results into place."""
     entry = dict(job.params.model)
+    if entry.get("nodes", 1) > 1 and not entry.get("rendezvous"):
+        entry["rendezvous"] = slurm_rendezvous(os.environ)
     options = recipes.resolve(entry)
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError(

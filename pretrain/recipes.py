@@ -180,7 +180,8 @@ def check(options: Options) -> None:
     if ranks % options.nodes or (options.nodes > 1 and not options.rendezvous):
         raise ValueError(
             f"processes = {ranks} on nodes = {options.nodes} with rendezvous {options.rendezvous!r}: processes, of "
-            "all machines together, must be a multiple of nodes, and several machines need the host:port of one."
+            "all machines together, must be a multiple of nodes, and several machines need the host:port of one "
+            "(a Slurm job finds its own)."
         )
     parts, group = options.accumulate, options.bn_group_size
     if batch % (ranks * parts):

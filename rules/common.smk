@@ -57,6 +57,11 @@ def option(section, key=None):
     return value
 
 
+def memory(mb):
+    """Resource function: MB of memory, that much more at each further attempt (option `retries`)."""
+    return lambda wildcards, attempt: mb * attempt
+
+
 def path_option(section, key):
     """Input function: the files an option or its list names (a path, or {path: …}); none where null."""
 

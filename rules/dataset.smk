@@ -18,7 +18,7 @@ rule weigh_locations:
         "results/logs/{dataset}/weigh_locations.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=240,
     params:
         settings=option("weights"),
@@ -41,7 +41,7 @@ rule summarize_bands:
         "results/logs/{dataset}/summarize_bands.benchmark.tsv"
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=480,
     params:
         code=code("workflow_scripts.summarize_bands"),
@@ -69,7 +69,7 @@ rule write_dataset_card:
         "results/logs/{dataset}/write_dataset_card.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         settings=lambda wildcards: DATASETS[wildcards.dataset],
@@ -91,7 +91,7 @@ rule estimate_cost:
         "results/logs/{dataset}/estimate_cost.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         code=code("workflow_scripts.estimate_cost"),

@@ -17,7 +17,7 @@ rule build_demo_world:
         "results/logs/demo/build_demo_world.benchmark.tsv"
     threads: 2
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
         runtime=10,
     params:
         code=code("workflow_scripts.build_demo_world"),

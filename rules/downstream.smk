@@ -17,8 +17,9 @@ rule embed_patches:
         "results/logs/downstream/{model}/embed_patches.{dataset}.benchmark.tsv"
     threads: 4
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=240,
+        gpu=embedding_gpus,
     params:
         model=embedding_options,
         code=code("pretrain.downstream.embed_patches"),
@@ -40,7 +41,7 @@ rule linear_probe:
         "results/logs/downstream/{model}/{task}/linear_probe.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=120,
     params:
         task=task_options,
@@ -64,7 +65,7 @@ rule knn_probe:
         "results/logs/downstream/{model}/{task}/knn_probe.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         task=task_options,

@@ -28,7 +28,7 @@ checkpoint sample_locations:
         dataset=alternatives(name for name in DATASETS if "from" not in DATASETS[name]),
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=30,
     params:
         settings=option("locations"),
@@ -56,7 +56,7 @@ checkpoint adopt_locations:
         dataset=alternatives(name for name in DATASETS if "from" in DATASETS[name]),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         code=code("workflow_scripts.adopt_locations"),
@@ -78,7 +78,7 @@ rule label_locations:
         "results/logs/{dataset}/label_locations.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=30,
     params:
         labels=option("labels"),

@@ -15,7 +15,7 @@ rule search_tile:
         "results/logs/{dataset}/search_tile.{tile}.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=60,
     params:
         code=code("workflow_scripts.search_tile"),
@@ -41,7 +41,7 @@ rule select_scenes:
         "results/logs/{dataset}/select_scenes.{shard}.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         code=code("workflow_scripts.select_scenes"),
@@ -66,7 +66,7 @@ rule create_store:
         "results/logs/{dataset}/create_store.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=30,
     params:
         code=code("workflow_scripts.create_store"),
@@ -96,7 +96,7 @@ rule retrieve_patches:
         "results/logs/{dataset}/retrieve_patches.{shard}.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=240,
     params:
         # not a digest of the code: a comment edited here must not fetch terabytes again
@@ -125,7 +125,7 @@ rule index_patches:
         "results/logs/{dataset}/index_patches.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=30,
     params:
         code=code("workflow_scripts.index_patches"),
@@ -151,7 +151,7 @@ rule verify_store:
         "results/logs/{dataset}/verify_store.benchmark.tsv"
     threads: 2
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=240,
     params:
         code=code("workflow_scripts.verify_store"),

@@ -23,8 +23,13 @@ rule pretrain:
         "results/logs/models/{model}/pretrain.benchmark.tsv"
     threads: model_threads
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=10080,
+        nodes=model_machines,
+        tasks=model_machines,
+        mpi=model_launcher,
+        gpu=model_gpus,
+        tasks_per_gpu=0,  # no task count from GPUs: one launcher per machine takes all of its
     params:
         version=constant("pretrain/pretrain.py", "VERSION"),
         model=model_options,

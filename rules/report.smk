@@ -15,7 +15,7 @@ rule write_report:
         "results/logs/write_report.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=memory(8000),
         runtime=60,
     params:
         datasets=DATASETS,

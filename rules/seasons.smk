@@ -23,7 +23,7 @@ rule read_tile:
         tile=r"h\d\dv\d\d",
     threads: 4
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=240,
     params:
         code=code("workflow_scripts.read_tile"),
@@ -51,7 +51,7 @@ rule extract_greenness:
         "results/logs/{dataset}/extract_greenness.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code("workflow_scripts.extract_greenness"),
@@ -77,7 +77,7 @@ rule estimate_phenology:
         ),
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code("workflow_scripts.estimate_phenology"),
@@ -108,7 +108,7 @@ rule read_mcd12q2:
         ),
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=240,
     params:
         code=code("workflow_scripts.read_mcd12q2"),
@@ -131,7 +131,7 @@ rule adopt_phenology:
         dataset=alternatives(filter(adopts_phenology, DATASETS)),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         code=code("workflow_scripts.adopt_phenology"),
@@ -154,7 +154,7 @@ rule define_seasons:
         "results/logs/{dataset}/define_seasons.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         code=code("workflow_scripts.define_seasons"),

@@ -13,7 +13,7 @@ for source_path, source in SETTINGS.sources.items():
             f"results/logs/sources/{source_path}.benchmark.tsv"
         threads: 1
         resources:
-            mem_mb=500,
+            mem_mb=memory(500),
             runtime=240,
         params:
             url=source["url"],

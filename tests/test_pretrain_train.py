@@ -406,6 +406,15 @@ def test_several_machines_get_one_command_each():
     assert "--standalone" not in text
 
 
+def test_a_slurm_job_starts_one_launcher_on_each_machine():
+    assert pretrain.slurm_rendezvous({}) is None
+    assert pretrain.slurm_rendezvous({"SLURM_JOB_ID": "123456"}).endswith(":23456")
+    entry = ENTRY | {"processes": 4, "nodes": 2, "rendezvous": "first:29500", "bn": {"group_size": 2}}
+    command = pretrain.srun(["launch", "a file"], recipes.resolve(entry), threads=3)
+    assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=3"} <= set(command)
+    assert command[-3:] == ["sh", "-c", "launch 'a file' $$"]
+
+
 def test_paper_recipes_are_the_published_commands():
     seco = recipes.resolve({"objective": "seco", "recipe": "paper", "seed": 0})
     assert (seco.epochs, seco.batch_size, seco.queue_size, seco.temperature) == (100, 256, 65_536, 0.2)

@@ -16,6 +16,11 @@ def embedding_options(wildcards):
     return {key: value for key, value in model.items() if key != "family"}
 
 
+def embedding_gpus(wildcards):
+    """Resource function: one GPU where the model asks for it; unset for the CPU."""
+    return 1 if MODELS[wildcards.model].get("device") == "cuda" else None
+
+
 def task_embeddings(wildcards):
     """Input function: the embeddings of a task's dataset."""
     dataset = TASKS[wildcards.task]["dataset"]

@@ -31,3 +31,20 @@ def model_threads(wildcards):
     entry = MODELS[wildcards.model]
     processes = entry.get("processes", 1) // entry.get("nodes", 1)
     return entry.get("threads") or processes * entry.get("reader_threads", 1)
+
+
+def model_machines(wildcards):
+    """Resource function: machines of a training run on several of them; unset for one."""
+    nodes = MODELS[wildcards.model].get("nodes", 1)
+    return nodes if nodes > 1 else None
+
+
+def model_launcher(wildcards):
+    """Resource function: what starts a task on each machine (such a rule calls it itself, see pretrain.py)."""
+    return None if model_machines(wildcards) is None else "srun"
+
+
+def model_gpus(wildcards):
+    """Resource function: GPUs of all machines together, one per process, where the entry asks for GPUs."""
+    entry = MODELS[wildcards.model]
+    return entry.get("processes", 1) if entry.get("device") == "cuda" else None
