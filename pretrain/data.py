@@ -5,11 +5,11 @@ for the whole batch on the device (`to_images`).
 """
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from pretrain import sampler
 from pretrain.reader import PatchArray, open_arrays
 from pretrain.samples import Samples
 from workflow_scripts.core.bands import WAVELENGTH_NM
+from workflow_scripts.core.objects import open_folder
 
 NDVI_BANDS = ("B08", "B04")
 NDVI_SCALE = 10_000
@@ -49,7 +50,9 @@ class BandPlan:
     """Array → their positions in a stored patch."""
 
 
-def plan_bands(bands: Sequence[str], arrays: Mapping[str, PatchArray], *, store: Path) -> BandPlan:
+def plan_bands(
+    bands: Sequence[str], arrays: Mapping[str, PatchArray], *, store: str | os.PathLike
+) -> BandPlan:
     """Find each band in the store.
 
     Raises
@@ -137,23 +140,22 @@ class Batch:
 
 
 class PatchReader:
-    """Reads batches from a store; safe to use from several threads."""
+    """Reads batches from a store, on disk or in an object store; safe to use from several threads."""
 
     def __init__(
         self,
-        store: Path,
+        store: str | os.PathLike,
         bands: Sequence[str],
         *,
         n_threads: int = 1,
         direct: bool = True,
         pin_memory: bool = False,
     ) -> None:
-        self.store = Path(store)
-        self.arrays = open_arrays(self.store, direct=direct)
-        self.plan = plan_bands(bands, self.arrays, store=self.store)
+        self.arrays = open_arrays(store, direct=direct)
+        self.plan = plan_bands(bands, self.arrays, store=store)
         self._pin_memory = pin_memory
         self._pool = ThreadPoolExecutor(n_threads, "reader") if n_threads > 1 else None
-        self._shift60 = _read_shift60(self.store) if "dn60" in self.plan.stored else None
+        self._shift60 = _read_shift60(store) if "dn60" in self.plan.stored else None
 
     def read(self, locations: np.ndarray, seasons: np.ndarray) -> tuple[dict[str, Tensor], Tensor | None]:
         """Read patches.
@@ -262,10 +264,11 @@ class PatchReader:
         )
 
 
-def _read_shift60(store: Path) -> np.ndarray:
+def _read_shift60(store: str | os.PathLike) -> np.ndarray:
     """Edge of each patch from the edge of its `dn60` window, (location, season, 2), y down and x, 60 m pixels."""
+    folder = open_folder(store)
     origin = {
-        name: zarr.open_array(store / name, mode="r")[:]
+        name: zarr.open_array(folder.zarr_store(), path=name, mode="r")[:]
         for name in ("origin_x", "origin_y", "origin60_x", "origin60_y")
     }
     down = origin["origin60_y"] - origin["origin_y"]
@@ -347,12 +350,26 @@ class PatchDataset(Dataset):
     An item is one patch: `image` float32 (band, y, x) at 10 m in DN (NDVI × 10000), `mask` bool
     (y, x) where all bands have data, `bands`, `wavelength_nm` (NaN for NDVI), `day_of_year`,
     `lonlat`, `season`, `location_id`.
+
+    A store on disk suits every kind of loader worker. One in an object store needs workers that are
+    started anew (``multiprocessing_context="spawn"``): connections do not survive a fork.
+
+    Parameters
+    ----------
+    store : the `patches.zarr` folder, a path or an address
+    samples : which patches (`pretrain.samples.read_dataset`)
+    bands : in channel order
     """
 
-    def __init__(self, store: Path, samples: Samples, bands: Sequence[str]) -> None:
+    def __init__(self, store: str | os.PathLike, samples: Samples, bands: Sequence[str]) -> None:
         self.samples = samples
-        self._reader = PatchReader(Path(store), bands)
+        self._opened_by = store, samples, bands
+        self._reader = PatchReader(store, bands)
         self._items = np.argwhere(samples.available)
+
+    def __reduce__(self) -> tuple[type["PatchDataset"], tuple[Any, ...]]:
+        """Open again where it is sent to, for workers that do not share this process's memory."""
+        return type(self), self._opened_by
 
     def __len__(self) -> int:
         return len(self._items)

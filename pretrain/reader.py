@@ -1,8 +1,8 @@
-"""Read single patches from `patches.zarr`, fast and from many threads.
+"""Read single patches from `patches.zarr`, on disk or in an object store, fast and from many threads.
 
 zarr-python decodes a chunk of a shard through several layers; here the shard's index is read once
-and kept, and a patch is one positioned read and one decompression. Arrays laid out in another way
-are read through zarr-python: same interface, same values.
+and kept, and a patch is one positioned read (one range request) and one decompression. Arrays laid
+out in another way are read through zarr-python: same interface, same values.
 
 References
 ----------
@@ -15,7 +15,6 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import google_crc32c
@@ -23,6 +22,8 @@ import numcodecs
 import numcodecs.blosc
 import numpy as np
 import zarr
+
+from workflow_scripts.core.objects import Folder, open_folder
 
 _ABSENT = np.uint64(2**64 - 1)
 
@@ -50,10 +51,11 @@ class PatchArray(Protocol):
 class ShardedPatchArray:
     """An array whose shards are read directly; safe to use from several threads."""
 
-    def __init__(self, path: Path, metadata: dict[str, Any], bands: tuple[str, ...]) -> None:
+    def __init__(self, folder: Folder, name: str, metadata: dict[str, Any], bands: tuple[str, ...]) -> None:
         shard, inner = _chunk_shapes(metadata)
         codecs = metadata["codecs"][0]["configuration"]["codecs"]
-        self.path = path
+        self._folder = folder
+        self._name = name
         self.bands = bands
         self.patch_shape = tuple(metadata["shape"][2:])
         self.n_locations = metadata["shape"][0]
@@ -65,7 +67,7 @@ class ShardedPatchArray:
             _DECODERS[codec["name"]](codec.get("configuration", {})) for codec in reversed(codecs[1:])
         ]
         self._n_chunks = math.prod(full // part for full, part in zip(shard, inner, strict=True))
-        self._indexes: dict[Path, np.ndarray] = {}
+        self._indexes: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
 
     @staticmethod
@@ -93,54 +95,52 @@ class ShardedPatchArray:
         """Read one patch, (bands, y, x)."""
         shard = (location // self._shard_shape[0], season // self._shard_shape[1])
         row, column = location % self._shard_shape[0], season % self._shard_shape[1]
-        file = self.path / self._separator.join(["c", str(shard[0]), str(shard[1]), "0", "0", "0"])
+        key = self._separator.join([f"{self._name}/c", str(shard[0]), str(shard[1]), "0", "0", "0"])
         try:
-            with open(file, "rb", buffering=0) as handle:
-                offset, length = self._index(file, handle.fileno())[row * self._shard_shape[1] + column]
-                if offset == _ABSENT:
-                    return np.full(self.patch_shape, self._fill, self._dtype)
-                content = os.pread(handle.fileno(), int(length), int(offset))
+            offset, length = self._index(key)[row * self._shard_shape[1] + column]
+            if offset == _ABSENT:
+                return np.full(self.patch_shape, self._fill, self._dtype)
+            content = self._folder.read_range(key, int(offset), int(length))
             for decode in self._decoders:
                 content = decode(content)
             return np.frombuffer(content, self._dtype).reshape(self.patch_shape)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"shard object {file} is missing (needed for location {location}, season {season}). "
-                "Run the target `patches` again, which fetches what is missing."
+                f"shard object {self._folder.address}/{key} is missing (needed for location {location}, season "
+                f"{season}). Run the target `patches` again, which fetches what is missing."
             ) from None
         except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"shard object {file} cannot be read at location {location}, season {season} ({error}). "
-                f"`python -m workflow_scripts.repair {self.path.parent}` deletes bad objects; the target "
-                "`patches` then fetches them again."
+                f"shard object {self._folder.address}/{key} cannot be read at location {location}, season "
+                f"{season} ({error}). `python -m workflow_scripts.repair {self._folder.address}` deletes bad "
+                "objects; the target `patches` then fetches them again."
             ) from None
 
-    def _index(self, file: Path, descriptor: int) -> np.ndarray:
+    def _index(self, key: str) -> np.ndarray:
         with self._lock:
-            index = self._indexes.get(file)
+            index = self._indexes.get(key)
         if index is None:
             n_bytes = 16 * self._n_chunks
-            size = os.fstat(descriptor).st_size
+            end, size = self._folder.read_end(key, n_bytes + 4)
             if size < n_bytes + 4:
                 raise ValueError(f"the file has {size} bytes, its index alone needs {n_bytes + 4}")
-            tail = os.pread(descriptor, n_bytes + 4, size - n_bytes - 4)
-            if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+            if google_crc32c.value(end[:-4]) != int.from_bytes(end[-4:], "little"):
                 raise ValueError("the checksum of the shard's index is wrong")
-            index = np.frombuffer(tail[:-4], "<u8").reshape(-1, 2)
+            index = np.frombuffer(end[:-4], "<u8").reshape(-1, 2)
             with self._lock:
-                self._indexes[file] = index
+                self._indexes[key] = index
         return index
 
 
 class ZarrPatchArray:
     """An array read through zarr-python."""
 
-    def __init__(self, path: Path, metadata: dict[str, Any], bands: tuple[str, ...]) -> None:
-        self.path = path
+    def __init__(self, folder: Folder, name: str, metadata: dict[str, Any], bands: tuple[str, ...]) -> None:
+        self._address = f"{folder.address}/{name}"
         self.bands = bands
         self.patch_shape = tuple(metadata["shape"][2:])
         self.n_locations = metadata["shape"][0]
-        self._array = zarr.open_array(path, mode="r")
+        self._array = zarr.open_array(folder.zarr_store(), path=name, mode="r")
 
     def read(self, location: int, season: int) -> np.ndarray:
         """Read one patch, (bands, y, x)."""
@@ -148,7 +148,7 @@ class ZarrPatchArray:
             return np.asarray(self._array[location, season])
         except (RuntimeError, ValueError, OSError) as error:
             raise ValueError(
-                f"{self.path} cannot be read at location {location}, season {season} ({error})"
+                f"{self._address} cannot be read at location {location}, season {season} ({error})"
             ) from None
 
 
@@ -162,30 +162,35 @@ BAND_ARRAYS = {"dn10": "band10", "dn20": "band20", "dn60": "band60"}
 """Arrays of pixels and the coordinate that names their bands."""
 
 
-def open_arrays(store: Path, *, direct: bool = True) -> dict[str, PatchArray]:
+def open_arrays(store: str | os.PathLike, *, direct: bool = True) -> dict[str, PatchArray]:
     """Open the pixel arrays of a store.
 
     Parameters
     ----------
-    store : the `patches.zarr` folder
+    store : the `patches.zarr` folder, a path or an address (`workflow_scripts.core.objects`)
     direct : read shards directly where their layout allows; false: all through zarr-python
 
     Returns
     -------
     dict of the arrays the store has, out of `dn10`, `dn20`, `dn60`
     """
-    store = Path(store)
-    if not (store / "zarr.json").exists():
-        raise FileNotFoundError(f"{store} is not a Zarr v3 store (no zarr.json); run the target `patches`")
+    folder = open_folder(store)
+    try:
+        folder.read("zarr.json")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{folder.address} is not a Zarr v3 store (no zarr.json); run the target `patches`"
+        ) from None
     arrays: dict[str, PatchArray] = {}
     for name, coordinate in BAND_ARRAYS.items():
-        file = store / name / "zarr.json"
-        if not file.exists():
+        try:
+            metadata = json.loads(folder.read(f"{name}/zarr.json"))
+        except FileNotFoundError:  # an imported archive may lack bands of a resolution
             continue
-        metadata = json.loads(file.read_text())
-        bands = tuple(str(band) for band in zarr.open_array(store / coordinate, mode="r")[:])
+        names = zarr.open_array(folder.zarr_store(), path=coordinate, mode="r")[:]
         readable = direct and ShardedPatchArray.can_read(metadata)
-        arrays[name] = (ShardedPatchArray if readable else ZarrPatchArray)(store / name, metadata, bands)
+        kind = ShardedPatchArray if readable else ZarrPatchArray
+        arrays[name] = kind(folder, name, metadata, tuple(str(band) for band in names))
     if not arrays:
-        raise ValueError(f"{store} has none of the arrays {sorted(BAND_ARRAYS)}")
+        raise ValueError(f"{folder.address} has none of the arrays {sorted(BAND_ARRAYS)}")
     return arrays

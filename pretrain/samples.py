@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pretrain.sampler import match_weights
-from workflow_scripts.core import tables
+from workflow_scripts.core import store, tables
 from workflow_scripts.core.stage import atomic_path
 
 MIN_SEASONS = 2
@@ -49,6 +49,7 @@ def select_samples(
     *,
     seasons: Sequence[str],
     left_out: Collection[str] = (),
+    min_seasons: int = MIN_SEASONS,
 ) -> Samples:
     """Choose the locations to train on.
 
@@ -58,22 +59,23 @@ def select_samples(
     weights : `location_id`, `weight`
     seasons : labels in store order
     left_out : ids of locations not to train on
+    min_seasons : locations with fewer patches are left out
 
     Raises
     ------
     ValueError
-        If a season is unknown, no location has two patches, or the weights do not cover them.
+        If a season is unknown, no location has enough patches, or the weights do not cover them.
     """
     unknown = sorted(set(patches["season"]) - set(seasons))
     if unknown:
         raise ValueError(f"the index has seasons {unknown}, the store {list(seasons)}; run `patches` again")
     stored = patches[(patches["status"] == "ok") & ~patches["location_id"].isin(left_out)]
     count = stored.groupby("location")["season"].nunique()
-    rows = count.index[count >= MIN_SEASONS].to_numpy(np.int64)
+    rows = count.index[count >= min_seasons].to_numpy(np.int64)
     rows.sort()
     if not len(rows):
         raise ValueError(
-            f"none of {patches['location'].nunique()} locations has patches of {MIN_SEASONS} seasons "
+            f"none of {patches['location'].nunique()} locations has patches of {min_seasons} season(s) "
             f"({len(stored)} of {len(patches)} patches were retrieved and are not left out); nothing to train on"
         )
     stored = stored[stored["location"].isin(rows)]
@@ -94,6 +96,22 @@ def select_samples(
         available=available,
         day_of_year=day_of_year,
         seasons=np.asarray(seasons, np.str_),
+    )
+
+
+def read_dataset(folder: str | os.PathLike, *, min_seasons: int = 1) -> Samples:
+    """Choose from a finished dataset, ``results/datasets/NAME``, for training code of one's own.
+
+    Parameters
+    ----------
+    min_seasons : locations with fewer patches are left out
+    """
+    folder = Path(folder)
+    return select_samples(
+        tables.read_table(folder / "patches.parquet", "patches"),
+        tables.read_table(folder / "weights.parquet", "weights"),
+        seasons=store.layout(folder / "patches.zarr")["seasons"],
+        min_seasons=min_seasons,
     )
 
 

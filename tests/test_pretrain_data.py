@@ -1,5 +1,7 @@
 """Batches hold exactly the stored pixels of the right bands, seasons and locations."""
 
+import logging
+import pickle
 import shutil
 
 import numpy as np
@@ -8,11 +10,12 @@ import torch
 
 from pretrain.data import PatchDataset, PatchReader, plan_bands, prefetch, to_images
 from pretrain.reader import ShardedPatchArray, open_arrays
-from pretrain.samples import read_samples, select_samples, shares_of_draws, write_samples
+from pretrain.samples import read_dataset, read_samples, select_samples, shares_of_draws, write_samples
 from tests.pretrain_world import make_world
 from workflow_scripts.core import bands, store, tables
 from workflow_scripts.core.seasons import SEASONS
 from workflow_scripts.core.tables import dataset_digest
+from workflow_scripts.demo.server import DemoServer
 
 BANDS = ("B04", "NDVI", "B8A", "B02", "B01", "B12")
 
@@ -49,7 +52,7 @@ def test_samples_come_back(chosen, tmp_path):
 def test_nothing_to_train_on_is_told(world):
     patches = tables.read_table(world / "patches.parquet", "patches")
     weights = tables.read_table(world / "weights.parquet", "weights")
-    with pytest.raises(ValueError, match="none of 12 locations has patches of 2 seasons"):
+    with pytest.raises(ValueError, match="none of 12 locations has patches of 2 season"):
         select_samples(patches.assign(status="missing"), weights, seasons=SEASONS)
     with pytest.raises(ValueError, match="weights cover 10 of 11"):
         select_samples(patches, weights[weights["location_id"] != "4U_4R"], seasons=SEASONS)
@@ -225,3 +228,88 @@ def test_patch_dataset_works_with_an_ordinary_loader(world, chosen):
     assert item["mask"].all()
     loaded = next(iter(torch.utils.data.DataLoader(dataset, batch_size=4)))
     assert loaded["image"].shape == (4, 3, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def bucket(world):
+    """The store in a bucket of a local S3 server: its address, and the server's client."""
+    moto = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        host, port = server.get_host_and_port()
+        for key, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "made",
+            "AWS_SECRET_ACCESS_KEY": "made",
+            "AWS_REGION": "us-east-1",
+        }.items():
+            patch.setenv(key, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="made-bucket")
+        for path in (world / "patches.zarr").rglob("*"):
+            if path.is_file():
+                key = f"data/{path.relative_to(world)}"
+                client.put_object(Bucket="made-bucket", Key=key, Body=path.read_bytes())
+        yield "s3://made-bucket/data/patches.zarr", client
+    server.stop()
+
+
+def test_a_store_in_a_bucket_gives_the_same_batches(world, chosen, bucket):
+    address, _ = bucket
+    local, remote = PatchReader(world / "patches.zarr", BANDS), PatchReader(address, BANDS, n_threads=4)
+    draw = {"seed": 1, "epoch": 0, "n_seasons": 3, "batch_size": 8, "rank": 0, "n_ranks": 1}
+    expected, found = (reader.read_batch(chosen, 0, **draw) for reader in (local, remote))
+    assert {name: tensor.dtype for name, tensor in found.dn.items()} == dict.fromkeys(
+        ("dn10", "dn20", "dn60"), torch.uint16
+    )
+    assert all(torch.equal(found.dn[name], expected.dn[name]) for name in expected.dn)
+    assert torch.equal(found.shift60, expected.shift60)
+    assert store.layout(address) == store.layout(world / "patches.zarr")
+    plain = open_arrays(address, direct=False)["dn20"]
+    assert np.array_equal(plain.read(3, 1), local.arrays["dn20"].read(3, 1))
+    dataset = PatchDataset(address, chosen, ("B08", "B01"))
+    again = pickle.loads(pickle.dumps(dataset))  # as a loader sends it to a worker
+    nearby = PatchDataset(world / "patches.zarr", chosen, ("B08", "B01"))
+    assert torch.equal(again[7]["image"], nearby[7]["image"])
+
+
+def test_damaged_and_missing_objects_of_a_bucket_are_named(chosen, bucket):
+    address, client = bucket
+    place = {"Bucket": "made-bucket", "Key": "data/patches.zarr/dn10/c.1.0.0.0.0"}
+    content = client.get_object(**place)["Body"].read()
+    try:
+        for damaged, reason in (
+            (content[:-2] + b"xx", "checksum of the shard's index"),
+            (content[:10], "the file has 10 bytes"),
+        ):
+            client.put_object(**place, Body=damaged)
+            with pytest.raises(
+                ValueError, match=rf"{address}/dn10/c.1.0.* at location 5, season 0 .*{reason}"
+            ):
+                PatchReader(address, ("B02",)).read(np.array([5]), np.array([[0]]))
+        client.delete_object(**place)
+        with pytest.raises(FileNotFoundError, match=rf"{address}/dn10/c.1.0.0.0.0 is missing"):
+            PatchReader(address, ("B02",)).read(np.array([5]), np.array([[0]]))
+    finally:
+        client.put_object(**place, Body=content)
+    with pytest.raises(FileNotFoundError, match="s3://made-bucket/nothing is not a Zarr v3 store"):
+        PatchReader("s3://made-bucket/nothing", ("B02",))
+    with pytest.raises(OSError, match=r"^ftp://host/store cannot be read: .*recogni"):
+        PatchReader("ftp://host/store", ("B02",))
+
+
+def test_a_store_behind_a_web_server_gives_the_same_pixels(world):
+    with DemoServer(world, catalogs=()) as server:
+        reader = PatchReader(server.files_url + "patches.zarr", ("B02", "B05"))
+        expected, _ = PatchReader(world / "patches.zarr", ("B02", "B05")).read(np.array([3]), np.array([[1]]))
+        found, _ = reader.read(np.array([3]), np.array([[1]]))
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_dataset_is_opened_by_its_folder(world):
+    everything = read_dataset(world)
+    assert everything.location.tolist() == list(range(12))
+    assert everything.available.sum() == 10 * 4 + 2 + 1

@@ -26,6 +26,7 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from workflow_scripts.core import bands, grid
+from workflow_scripts.core.objects import open_folder
 
 MISSING_TIME = -(2**63)
 """`datetime` of a missing patch; xarray decodes it to NaT."""
@@ -334,23 +335,33 @@ def open_store(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
 
     Parameters
     ----------
-    path : the store's folder
+    path : the store's folder, a path or an address (`core.objects`)
     chunks : as in `xarray.open_zarr`; None reads without dask, `{}` gives dask arrays
 
     Returns
     -------
     Dataset, dims (location, season, band10, y10, x10, …); see `ARRAYS`
     """
-    path = Path(path)
-    if not (path / "zarr.json").exists():
-        raise FileNotFoundError(f"{path} holds no store (no zarr.json): run the stage that creates it")
-    return xr.open_zarr(path, chunks=chunks).set_coords(["location_id", "lon", "lat"])
+    folder = open_folder(path)
+    try:
+        folder.read("zarr.json")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} holds no store (no zarr.json): run the stage that creates it"
+        ) from None
+    return xr.open_zarr(folder.zarr_store(), chunks=chunks).set_coords(["location_id", "lon", "lat"])
 
 
 def layout(path: str | os.PathLike) -> dict[str, Any]:
-    """Give the fixed choices of a store: seasons, size_m, per_shard, codec, and n_locations."""
-    metadata = json.loads((Path(path) / "zarr.json").read_text())["attributes"]["layout"]
-    shape = json.loads((Path(path) / "dn10" / "zarr.json").read_text())["shape"]
+    """Give the fixed choices of a store: seasons, size_m, per_shard, codec, and n_locations.
+
+    Parameters
+    ----------
+    path : the store's folder, a path or an address (`core.objects`)
+    """
+    folder = open_folder(path)
+    metadata = json.loads(folder.read("zarr.json"))["attributes"]["layout"]
+    shape = json.loads(folder.read("dn10/zarr.json"))["shape"]
     return {**metadata, "n_locations": shape[0]}
 
 
