@@ -17,7 +17,7 @@ from pretrain.data import BandPlan, Batch, PatchReader, to_images
 from pretrain.downstream.embed_patches import embed_chunks, locate_patches
 from pretrain.downstream.encoders import Embedder, fit_size
 from pretrain.downstream.knn_probe import predict_neighbors
-from pretrain.downstream.tasks import Task, encode_targets
+from pretrain.downstream.tasks import Task, encode_targets, with_classes
 from pretrain.encoders import Encoder
 from pretrain.recipes import Options
 from workflow_scripts.core import tables
@@ -40,6 +40,7 @@ class NeighborWatch:
             self._shape = (coordinates.sizes["location"], coordinates.sizes["season"])
             location_id = coordinates["location_id"].values.astype(object)
         table = tables.read_table(labels, "labels", ["location_id", *self.task.targets])
+        self.task = with_classes(self.task, table)
         known = table[table["location_id"].isin(location_id)]
         targets, is_known = encode_targets(
             {name: known[name].to_numpy() for name in self.task.targets}, self.task
@@ -91,6 +92,6 @@ class NeighborWatch:
             k=min(self.task.n_neighbors, len(features) - 1),
             temperature=self.task.temperature,
         )[0]
-        rules = self.task.rules
-        found = float(rules.scores(predicted, self._targets)[rules.main_metric])
-        return {f"knn_{rules.main_metric}": found} if math.isfinite(found) else {}
+        name = self.task.main_metric
+        found = float(self.task.rules.scores(predicted, self._targets)[name])
+        return {f"knn_{name}": found} if math.isfinite(found) else {}

@@ -219,3 +219,24 @@ def test_summaries_leave_out_undefined_folds() -> None:
     """Mean and population deviation over the folds where a score exists."""
     summary = summarize([1.0, float("nan"), 3.0])
     assert (summary["mean"], summary["std"], summary["n"]) == (2.0, 1.0, 2)
+
+
+@pytest.mark.parametrize("probe", [knn_probe.probe, linear_probe.probe])
+def test_published_split_tests_its_own_part_alone(world: SimpleNamespace, probe: object) -> None:
+    """Draws of a published split are scored over the test part; validation rows are not touched."""
+    labels = pd.read_parquet(world.labels)
+    parts = np.array(["train", "train", "test", "validation"], object)
+    labels["split"] = parts[labels["location_id"].str[1:].astype(int) % 4]
+    write_table(labels, world.labels, "labels")
+    task = Task.from_settings("t", settings(divisions=["fixed"], folds=3, target="biome", train_share=0.5))
+    data = read_task_data(world.store, world.labels, task)
+    document = evaluate(data, task, probe=probe, seed=0)
+    (method,), found = document["folds"], document["folds"]["fixed"]
+    assert method == "fixed" and found["n_draws"] == 3 and found["sizes"] == [sum(data.split == "test")]
+    assert len(found["scores"]["macro_f1"]["folds"]) == 3
+    assert found["pooled"]["accuracy"] > 0.8
+    n_train = {fit["n_train"] + fit.get("n_validation", 0) for fit in found["fits"]}
+    assert n_train == {round(sum(data.split == "train") / 2)}
+    used = data.split != "validation"
+    assert sum(output["n"] for output in found["per_output"]) == 3 * sum(data.split == "test")
+    assert used.sum() < len(used)

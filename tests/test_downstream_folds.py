@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pretrain.downstream.folds import Folds, describe_folds, make_folds
+from pretrain.downstream.folds import TRAIN, UNUSED, Folds, describe_folds, make_folds
 from workflow_scripts.core import grid
 
 
@@ -137,3 +137,47 @@ def test_train_test_distance() -> None:
         assert distances["median"] == pytest.approx(np.median(nearest), abs=1e-3)
         assert distances["max"] == pytest.approx(max(nearest), abs=1e-3)
         assert sum(summary["sizes"]) == 90
+
+
+def test_groups_stay_together_and_join_places() -> None:
+    """Images of one chip, and places joined by a chain of chips, are never divided; "" joins nothing."""
+    ids, lon, lat = places(200)
+    group = np.array([f"chip{i // 4}" for i in range(200)], object)
+    group[100:] = ""
+    lon[3], lat[3] = lon[4], lat[4]  # chip 0 and chip 1 share a place
+    for folds in both(ids, lon, lat, group=group):
+        for first in range(0, 100, 4):
+            assert np.unique(folds.fold[first : first + 4]).size == 1
+        assert np.unique(folds.fold[:8]).size == 1
+        assert np.unique(folds.place).size == 24 + 100
+
+
+def test_unknown_places_are_divided_by_group_alone() -> None:
+    """Chips without coordinates can be divided at random, not by blocks."""
+    ids, lon, lat = places(40)
+    nowhere = np.full(40, np.nan)
+    group = np.array([f"chip{i // 2}" for i in range(40)], object)
+    (random,) = both(ids, nowhere, nowhere, group=group, methods=["random"])
+    assert (random.fold[::2] == random.fold[1::2]).all() and random.n_folds == 5
+    assert np.isnan(describe_folds(random, lon=nowhere, lat=nowhere)["train_test_distance_km"]["min"])
+    with pytest.raises(ValueError, match="blocked folds need coordinates, which 40 of 40"):
+        both(ids, nowhere, nowhere)
+
+
+def test_fixed_draws_repeat_the_published_split() -> None:
+    """Every draw tests the test part and learns from its own share of the training part alone."""
+    ids, lon, lat = places(300)
+    split = np.array((["train"] * 20 + ["validation"] * 5 + ["test"] * 5) * 10, object)
+    draws = both(ids, lon, lat, split=split, methods=["fixed"], train_share=0.25)
+    assert len(draws) == 5
+    for folds in draws:
+        assert set(split[folds.test(0)]) == {"test"} and len(folds.test(0)) == 50
+        assert set(split[folds.train(0)]) == {"train"} and len(folds.train(0)) == 50
+        assert set(split[folds.fold == UNUSED]) == {"train", "validation"}
+        assert folds.n_folds == 1 and (folds.fold[folds.train(0)] == TRAIN).all()
+        fit, held = folds.split_validation(0, share=0.1, seed=0)
+        assert set(fit) | set(held) == set(folds.train(0)) and len(held) == 5
+    assert len({tuple(folds.train(0)) for folds in draws}) == 5
+    assert describe_folds(draws[0], lon=lon, lat=lat)["sizes"] == [50]
+    with pytest.raises(ValueError, match="need a label column `split`"):
+        both(ids, lon, lat, methods=["fixed"])

@@ -82,3 +82,17 @@ def test_links() -> None:
     np.testing.assert_allclose(losses.sigmoid(logits), [[0.5, 0.75]])
     np.testing.assert_allclose(losses.simplex(logits), [[0.4, 0.6]])
     assert losses.identity(logits) is logits
+
+
+def test_weight_of_positives_is_torch_s() -> None:
+    """Value and gradient are those of BCEWithLogitsLoss with pos_weight."""
+    rng = np.random.default_rng(0)
+    logits = torch.tensor(rng.normal(size=(5, 3)) * 4, requires_grad=True)
+    targets = torch.tensor(rng.integers(0, 2, (5, 3)), dtype=torch.float64)
+    expected = torch.nn.BCEWithLogitsLoss(pos_weight=torch.full((3,), 12.0, dtype=torch.float64))(
+        logits, targets
+    )
+    expected.backward()
+    value, gradient = losses.binary_cross_entropy(logits.detach().numpy(), targets.numpy(), pos_weight=12.0)
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=1e-9, atol=1e-15)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -10,10 +11,12 @@ from jsonschema import Draft202012Validator
 from pretrain.downstream.tasks import (
     CLASS_TABLES,
     KINDS,
+    SOURCE_CLASSES,
     Task,
     class_table,
     encode_targets,
     output_table,
+    with_classes,
 )
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "tasks.schema.yaml"
@@ -118,7 +121,10 @@ def test_schema_agrees_with_the_code() -> None:
     fields = Task.__dataclass_fields__
     assert set(options) == set(fields) - {"name"}
     assert options["kind"]["enum"] == list(KINDS)
-    assert set(options["classes"]["anyOf"][0]["enum"]) == set(CLASS_TABLES)
+    assert set(options["classes"]["anyOf"][0]["enum"]) == {*CLASS_TABLES, SOURCE_CLASSES}
+    assert set(options["metric"]["enum"]) == {None} | {
+        name for kind in KINDS.values() for name in kind.metrics
+    }
     for name in ("mode", "temperature", "device", "folds", "block_km", "validation_share"):
         assert options[name]["default"] == fields[name].default
 
@@ -142,3 +148,35 @@ def test_schema_accepts_and_refuses() -> None:
     del entry["classes"]
     assert not validator.is_valid({"demo-biome": entry})
     assert validator.is_valid({"demo-biome": entry | {"kind": "regression"}})
+
+
+def test_lists_of_codes_are_multilabel() -> None:
+    """Each row's codes become ones; an empty list is known to hold none, a missing one is not."""
+    genera = task(kind="multilabel", classes=["Abies", "Acer", "Pinus"], ignore=["Cleared"])
+    values = np.array([["Pinus", "Abies"], np.array(["Acer"]), [], None, ["Cleared"]], object)
+    targets, is_known = encode_targets({"y": values}, genera)
+    assert targets[:3].tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert is_known.tolist() == [True, True, True, False, True]
+    with pytest.raises(ValueError, match=r"codes \['Quercus'\]"):
+        encode_targets({"y": np.array([["Quercus"]], object)}, genera)
+
+
+def test_classes_of_the_labels() -> None:
+    """`classes: labels` takes all codes of the column, numbers by size; nothing missing is a class."""
+    column = pd.Series([["10", "9"], [], None, ["100"]])
+    found = with_classes(task(kind="multilabel", classes="labels"), pd.DataFrame({"y": column}))
+    assert [code for code, _ in class_table(found.classes)] == [9, 10, 100]
+    words = with_classes(
+        task(kind="classification", classes="labels"), pd.DataFrame({"y": ["oak", "", "fir"]})
+    )
+    assert output_table(words) == [{"code": "fir", "name": "fir"}, {"code": "oak", "name": "oak"}]
+
+
+def test_metric_and_weight_belong_to_a_kind() -> None:
+    """A metric of another kind, and a weight of positives without any, are refused."""
+    assert task(kind="multilabel", metric="micro_map").main_metric == "micro_map"
+    assert task(kind="multilabel").main_metric == "micro_f1"
+    with pytest.raises(ValueError, match="metric 'r2' is not one of"):
+        task(kind="multilabel", metric="r2")
+    with pytest.raises(ValueError, match="`pos_weight` is of multilabel"):
+        task(kind="regression", pos_weight=2.0)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from pretrain.downstream.folds import Folds, describe_folds, make_folds
-from pretrain.downstream.tasks import Task, encode_targets, output_table
+from pretrain.downstream.tasks import Task, encode_targets, output_table, with_classes
 from workflow_scripts.core import provenance, tables
 from workflow_scripts.core.stage import write_json
 
@@ -35,6 +36,10 @@ class TaskData:
     """`n_locations`, of which `n_without_patch`, of the rest `n_without_label`, and `n_used`."""
     attributes: Mapping[str, Any]
     """Those of the embeddings: model, digests, bands, scaling."""
+    group: np.ndarray | None = None
+    """(n,) label column `group`: what folds must not divide, beside places; "" for nothing."""
+    split: np.ndarray | None = None
+    """(n,) label column `split`: the published part of each location."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,13 @@ class Predictions:
     """Out-of-fold predictions of a probe under one division into folds."""
 
     values: np.ndarray
-    """(n, outputs) in the target's own space; each row by a head that has not seen its fold."""
+    """(n, outputs) in the target's own space; each tested row by a head that has not seen its fold."""
     fits: Sequence[Mapping[str, Any]]
     """What the probe says about each fold's fit."""
 
+
+DIVIDING = ("group", "split")
+"""Label columns that are no targets: they say how to divide the locations."""
 
 Probe = Callable[[TaskData, Sequence[Folds], Task, int], tuple[dict[str, Any], list[Predictions]]]
 """(data, folds, task, seed) to the probe's own settings and its predictions for each division."""
@@ -79,8 +87,7 @@ def read_task_data(embeddings: str | os.PathLike, labels: str | os.PathLike, tas
             dataset["embedding"], [present.index(season) for season in seasons]
         )
         attributes = dict(dataset.attrs)
-    frame = tables.read_table(labels, "labels", ["location_id", *task.targets])
-    frame = frame.set_index("location_id")
+    frame = read_labels(labels, task).set_index("location_id")
     row = frame.index.get_indexer(location_id)
     columns = {name: frame[name].to_numpy()[row] for name in task.targets}
     is_listed = row >= 0
@@ -101,9 +108,19 @@ def read_task_data(embeddings: str | os.PathLike, labels: str | os.PathLike, tas
             f"{seasons} and a value of {list(task.targets)}"
         )
     used = used[np.argsort(location_id[used], kind="stable")]
+    kept = {name: frame[name].to_numpy(object)[row[used]] for name in DIVIDING if name in frame}
     return TaskData(
-        location_id[used], lon[used], lat[used], features[used], targets[used], counts, attributes
+        location_id[used], lon[used], lat[used], features[used], targets[used], counts, attributes, **kept
     )
+
+
+def read_labels(labels: str | os.PathLike, task: Task) -> pd.DataFrame:
+    """Read the label columns of a task, and those that say how to divide its locations."""
+    frame = tables.read_table(labels, "labels")
+    missing = [name for name in task.targets if name not in frame]
+    if missing:
+        raise ValueError(f"{labels}: table 'labels' lacks columns {missing}; it has {list(frame)}")
+    return frame[["location_id", *dict.fromkeys((*task.targets, *(n for n in DIVIDING if n in frame)))]]
 
 
 def _mean_over_seasons(embedding: xr.DataArray, seasons: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +136,7 @@ def _mean_over_seasons(embedding: xr.DataArray, seasons: Sequence[int]) -> tuple
 
 
 def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str, Any]:
-    """Run a probe over random and blocked folds and describe all that came of it.
+    """Run a probe over the folds of a task and describe all that came of it.
 
     Returns
     -------
@@ -130,8 +147,8 @@ def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str
     ``counts``; ``outputs``: code, name and n of each class, label or target; ``rare_classes``:
     codes with fewer members than folds (kept; tested in as many folds as they have members);
     ``constant_targets``: columns that never vary (their R2 is None).
-    ``folds``: under ``random`` and ``blocked`` what `describe_folds` gives, and ``digest`` of the
-    division; ``scores``: metric → {mean, std (population), n (folds where defined), folds};
+    ``folds``: under each division what `describe_folds` gives (of draws, the first), ``n_draws``, and
+    ``digest`` of the division; ``scores``: metric → {mean, std (population), n (folds where defined), folds};
     ``pooled``: the metrics over the out-of-fold predictions of all locations together;
     ``per_output``: code, name and metrics of each class or target, pooled likewise;
     ``untrained_classes``: codes tested in some fold whose training part lacks them (they count as
@@ -148,8 +165,13 @@ def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str
         n_folds=task.folds,
         block_km=task.block_km,
         seed=seed,
+        methods=task.divisions,
+        group=data.group,
+        split=data.split,
+        train_share=task.train_share,
     )
     settings, predictions = probe(data, folds, task, seed)
+    pairs = list(zip(folds, predictions, strict=True))
     members = (data.targets > 0.5).sum(axis=0) if is_labels else np.full(len(outputs), len(strata))
     rare = (members > 0) & (members < task.folds) & is_labels
     constant = (np.ptp(data.targets, axis=0) == 0) & (not is_labels)
@@ -159,7 +181,7 @@ def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str
         "dataset": task.dataset,
         "kind": task.kind,
         "targets": list(task.targets),
-        "main_metric": rules.main_metric,
+        "main_metric": task.main_metric,
         "settings": {"seed": seed, "seasons": task.seasons and list(task.seasons), **settings},
         "encoder_digest": attributes.pop("encoder_digest", None),
         "dataset_digest": attributes.pop("dataset_digest", None),
@@ -169,31 +191,42 @@ def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str
         "rare_classes": [outputs[i]["code"] for i in np.flatnonzero(rare)],
         "constant_targets": [outputs[i]["code"] for i in np.flatnonzero(constant)],
         "folds": {
-            division.method: _describe_division(data, task, division, predicted)
-            for division, predicted in zip(folds, predictions, strict=True)
+            method: _describe_divisions(data, task, [pair for pair in pairs if pair[0].method == method])
+            for method in task.divisions
         },
     }
     return _finite(document)
 
 
-def _describe_division(data: TaskData, task: Task, folds: Folds, predicted: Predictions) -> dict[str, Any]:
+def _describe_divisions(
+    data: TaskData, task: Task, divisions: Sequence[tuple[Folds, Predictions]]
+) -> dict[str, Any]:
+    """Describe the divisions of one method together: one, or the draws of a published split."""
     rules, outputs = task.rules, output_table(task)
     each, untrained = [], np.zeros(len(outputs), bool)
-    for fold in range(folds.n_folds):
-        train, test = folds.train(fold), folds.test(fold)
-        each.append(rules.scores(predicted.values[test], data.targets[test]))
-        if task.kind in ("classification", "multilabel"):
-            untrained |= (data.targets[test] > 0.5).any(axis=0) & ~(data.targets[train] > 0.5).any(axis=0)
-    details = rules.details(predicted.values, data.targets)
-    division = sorted(zip(data.location_id.tolist(), folds.fold.tolist(), strict=True))
+    for folds, predicted in divisions:
+        for fold in range(folds.n_folds):
+            train, test = folds.train(fold), folds.test(fold)
+            each.append(rules.scores(predicted.values[test], data.targets[test]))
+            if task.kind in ("classification", "multilabel"):
+                untrained |= (data.targets[test] > 0.5).any(axis=0) & ~(data.targets[train] > 0.5).any(axis=0)
+    values = np.concatenate([predicted.values[folds.tested] for folds, predicted in divisions])
+    targets = np.concatenate([data.targets[folds.tested] for folds, _ in divisions])
+    numbers = zip(*(folds.fold.tolist() for folds, _ in divisions), strict=True)
+    division = sorted(
+        (name, number[0] if len(number) == 1 else list(number))
+        for name, number in zip(data.location_id.tolist(), numbers, strict=True)
+    )
+    details = rules.details(values, targets)
     return {
-        **describe_folds(folds, lon=data.lon, lat=data.lat),
+        **describe_folds(divisions[0][0], lon=data.lon, lat=data.lat),
+        "n_draws": len(divisions),
         "digest": provenance.digest(division),
         "scores": {name: summarize([scores[name] for scores in each]) for name in each[0]},
-        "pooled": rules.scores(predicted.values, data.targets),
+        "pooled": rules.scores(values, targets),
         "per_output": [{**output, **detail} for output, detail in zip(outputs, details, strict=True)],
         "untrained_classes": [outputs[i]["code"] for i in np.flatnonzero(untrained)],
-        "fits": [dict(fit) for fit in predicted.fits],
+        "fits": [dict(fit) for _, predicted in divisions for fit in predicted.fits],
     }
 
 
@@ -223,6 +256,7 @@ def _finite(content: Any) -> Any:
 def run_probe(job: Any, name: str, probe: Probe) -> None:
     """Do the work of a probe's rule: read embeddings and labels, evaluate, write the scores."""
     task = Task.from_settings(job.wildcards.task, job.params.task)
+    task = with_classes(task, read_labels(job.input.labels, task))
     data = read_task_data(Path(job.input.embeddings).parent, job.input.labels, task)
     document = evaluate(data, task, probe=probe, seed=job.params.seed)
     write_json(job.output.scores, {"model": job.wildcards.model, "probe": name, **document})

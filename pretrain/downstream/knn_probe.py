@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.downstream.evaluation import Predictions, TaskData, run_probe
-from pretrain.downstream.folds import Folds
+from pretrain.downstream.folds import UNUSED, Folds
 from pretrain.downstream.tasks import Task
 from workflow_scripts.core.stage import run_stage
 
@@ -42,7 +42,7 @@ def predict_neighbors(
     ----------
     features : (n, d), any scale; compared by cosine (a zero vector is similar to nothing)
     targets : (n, outputs)
-    divisions : arrays (n,) of fold numbers; one prediction is made for each
+    divisions : arrays (n,) of fold numbers, as in `Folds`; one prediction is made for each
     k : neighbors; all rows of the other folds where there are fewer
     temperature : divisor of similarities before the softmax
 
@@ -61,7 +61,8 @@ def predict_neighbors(
         rows = slice(start, min(start + step, n))
         similarity = units[rows] @ units.T
         for division, result in zip(divisions, results, strict=True):
-            allowed = np.where(division[rows, None] == division, -np.inf, similarity)
+            is_barred = (division[rows, None] == division) | (division == UNUSED)
+            allowed = np.where(is_barred, -np.inf, similarity)
             result[rows] = _vote(allowed, targets, k=k, temperature=temperature)
     return results
 

@@ -216,10 +216,10 @@ def predict_fold(
 
     train, held = prepare(fit_rows), prepare(held_rows)
     if task.mode == "fast":
-        weights, fit = fit_fast(*train, held=held, loss=rules.loss)
+        weights, fit = fit_fast(*train, held=held, loss=task.loss)
     else:
         weights, fit = fit_paper(
-            *train, held=held, loss=rules.loss, seed=seed + fold, device=_device(task.device)
+            *train, held=held, loss=task.loss, seed=seed + fold, device=_device(task.device)
         )
     logits = prepare(folds.test(fold))[0] @ weights[:-1].astype(np.float32) + weights[-1]
     fit = {"n_train": int(fit_rows.size), "n_validation": int(held_rows.size), **fit}

@@ -56,12 +56,18 @@ def squared_error(outputs: Any, targets: Any) -> tuple[Any, Any]:
     return _module(outputs).sum(difference**2) / size, 2 * difference / size
 
 
-def binary_cross_entropy(logits: Any, targets: Any) -> tuple[Any, Any]:
-    """Give the mean over rows and labels (MultiLabelSoftMarginLoss), and its gradient."""
+def binary_cross_entropy(logits: Any, targets: Any, *, pos_weight: float = 1.0) -> tuple[Any, Any]:
+    """Give the mean over rows and labels (MultiLabelSoftMarginLoss), and its gradient.
+
+    Parameters
+    ----------
+    pos_weight : weight of the positives' part (torch's BCEWithLogitsLoss)
+    """
     module = _module(logits)
     size = logits.shape[0] * logits.shape[1]
-    value = module.sum(module.logaddexp(logits, 0 * logits) - logits * targets) / size
-    return value, (sigmoid(logits) - targets) / size
+    weight = 1 + (pos_weight - 1) * targets
+    value = module.sum(weight * module.logaddexp(logits, 0 * logits) - pos_weight * targets * logits) / size
+    return value, (weight * sigmoid(logits) - pos_weight * targets) / size
 
 
 def divergence(logits: Any, targets: Any) -> tuple[Any, Any]:

@@ -5,44 +5,17 @@ values in the target's own space (probabilities, or original units): what a k-NN
 is never passed through a link again.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pretrain.downstream import losses, metrics
-
-CLASS_TABLES: Mapping[str, tuple[tuple[int, str], ...]] = MappingProxyType(
-    {
-        "resolve-biomes": (
-            (1, "Tropical & Subtropical Moist Broadleaf Forests"),
-            (2, "Tropical & Subtropical Dry Broadleaf Forests"),
-            (3, "Tropical & Subtropical Coniferous Forests"),
-            (4, "Temperate Broadleaf & Mixed Forests"),
-            (5, "Temperate Conifer Forests"),
-            (6, "Boreal Forests/Taiga"),
-            (7, "Tropical & Subtropical Grasslands, Savannas & Shrublands"),
-            (8, "Temperate Grasslands, Savannas & Shrublands"),
-            (9, "Flooded Grasslands & Savannas"),
-            (10, "Montane Grasslands & Shrublands"),
-            (11, "Tundra"),
-            (12, "Mediterranean Forests, Woodlands & Scrub"),
-            (13, "Deserts & Xeric Shrublands"),
-            (14, "Mangroves"),
-        ),
-        "cavm-types": (
-            (1, "Barren"),
-            (2, "Graminoid tundra"),
-            (3, "Prostrate-shrub tundra"),
-            (4, "Erect-shrub tundra"),
-            (5, "Wetland"),
-        ),
-    }
-)
-"""Code and name of each class, in the order of their ids. RESOLVE Ecoregions 2017 (BIOME_NUM);
-Circumpolar Arctic Vegetation Map, the five types of the SSL4Eco paper."""
+from workflow_scripts.core.classes import CLASS_TABLES
 
 Loss = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -59,7 +32,8 @@ class TaskKind:
     """(predictions, targets), both in the target's own space, to the metrics of one fold."""
     details: Callable[[np.ndarray, np.ndarray], list[dict[str, float]]]
     """The same per class or target."""
-    main_metric: str
+    metrics: tuple[str, ...]
+    """Names of the scores, the main one first."""
     k: int
     """Neighbors of the k-NN probe where the task names none (the paper's most used value)."""
     is_scaled: bool = False
@@ -75,7 +49,7 @@ KINDS: Mapping[str, TaskKind] = MappingProxyType(
             link=losses.softmax,
             scores=metrics.classification_scores,
             details=metrics.classification_details,
-            main_metric="macro_f1",
+            metrics=("macro_f1", "accuracy"),
             k=10,
             is_stratified=True,
         ),
@@ -84,7 +58,7 @@ KINDS: Mapping[str, TaskKind] = MappingProxyType(
             link=losses.identity,
             scores=metrics.regression_scores,
             details=metrics.regression_details,
-            main_metric="r2",
+            metrics=("r2", "mae", "rmse"),
             k=10,
             is_scaled=True,
         ),
@@ -93,7 +67,7 @@ KINDS: Mapping[str, TaskKind] = MappingProxyType(
             link=losses.sigmoid,
             scores=metrics.multilabel_scores,
             details=metrics.multilabel_details,
-            main_metric="micro_f1",
+            metrics=("micro_f1", "macro_f1", "micro_map", "macro_map"),
             k=5,
         ),
         "distribution": TaskKind(
@@ -101,11 +75,16 @@ KINDS: Mapping[str, TaskKind] = MappingProxyType(
             link=losses.simplex,
             scores=metrics.distribution_scores,
             details=metrics.regression_details,
-            main_metric="r2",
+            metrics=("r2", "mae"),
             k=1,
         ),
     }
 )
+
+
+_WITH_CLASSES = ("classification", "multilabel")
+SOURCE_CLASSES = "labels"
+"""`classes` of a task that takes the codes its label column holds."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +99,15 @@ class Task:
     ignore: Sequence[Any] = ()
     seasons: Sequence[str] | None = None
     mode: str = "paper"
+    metric: str | None = None
+    pos_weight: float = 1.0
     k: int | None = None
     temperature: float = 0.07
     device: str = "auto"
+    divisions: Sequence[str] = ("random", "blocked")
     folds: int = 10
     block_km: float = 100.0
+    train_share: float = 1.0
     validation_share: float = 0.1
 
     @classmethod
@@ -144,6 +127,12 @@ class Task:
             )
         if task.kind == "distribution" and len(task.targets) < 2:
             raise ValueError(f"task {name!r}: a distribution needs a list of at least two columns")
+        if task.classes is not None and (task.kind not in _WITH_CLASSES or len(task.targets) != 1):
+            raise ValueError(f"task {name!r}: `classes` go with one target of kind {_WITH_CLASSES}")
+        if task.metric not in (None, *task.rules.metrics):
+            raise ValueError(f"task {name!r}: metric {task.metric!r} is not one of {task.rules.metrics}")
+        if task.pos_weight != 1 and task.kind != "multilabel":
+            raise ValueError(f"task {name!r}: `pos_weight` is of multilabel tasks, not of {task.kind!r} ones")
         return task
 
     @property
@@ -155,6 +144,18 @@ class Task:
     def rules(self) -> TaskKind:
         """Loss, link and metrics of the task's kind."""
         return KINDS[self.kind]
+
+    @property
+    def loss(self) -> Loss:
+        """The kind's loss, with the task's weight of positives."""
+        if self.pos_weight == 1:
+            return self.rules.loss
+        return functools.partial(self.rules.loss, pos_weight=self.pos_weight)
+
+    @property
+    def main_metric(self) -> str:
+        """The score that tables show."""
+        return self.metric or self.rules.metrics[0]
 
     @property
     def n_neighbors(self) -> int:
@@ -182,9 +183,25 @@ def class_table(classes: str | Sequence[Any]) -> list[tuple[Any, str]]:
     return pairs
 
 
+def with_classes(task: Task, labels: pd.DataFrame) -> Task:
+    """Fill in the class table of a task with ``classes: labels``: the codes of its column.
+
+    Parameters
+    ----------
+    labels : the dataset's whole table of labels, also of locations without a patch, so that ids do not
+        depend on what was retrieved
+    """
+    if task.classes != SOURCE_CLASSES:
+        return task
+    values = labels[task.targets[0]]
+    codes = {_code_key(code) for value in values for code in _codes(value)} - {""}
+    numeric = all(code.lstrip("-").isdigit() for code in codes)
+    return replace(task, classes=sorted(map(int, codes)) if numeric else sorted(codes))
+
+
 def output_table(task: Task) -> list[dict[str, Any]]:
     """Describe each output of a head: ``{code, name}`` of a class, or the target's column."""
-    if task.kind == "classification":
+    if task.classes is not None:
         return [{"code": code, "name": name} for code, name in class_table(task.classes)]
     return [{"code": column, "name": column} for column in task.targets]
 
@@ -194,7 +211,8 @@ def encode_targets(columns: Mapping[str, np.ndarray], task: Task) -> tuple[np.nd
 
     Parameters
     ----------
-    columns : values of each of `task.targets`; missing is NaN, in integers -1, in text ""
+    columns : values of each of `task.targets`; missing is NaN, in integers -1, in text "". With
+        `classes`, those of a multilabel task are lists of codes; None is missing, an empty list is not
 
     Returns
     -------
@@ -207,7 +225,7 @@ def encode_targets(columns: Mapping[str, np.ndarray], task: Task) -> tuple[np.nd
     ValueError
         For a code that the class table does not hold, or values that are no distribution.
     """
-    if task.kind == "classification":
+    if task.classes is not None:
         return _encode_classes(columns[task.targets[0]], task)
     values = np.stack([_numbers(columns[name]) for name in task.targets], axis=1)
     is_known = np.isfinite(values).all(axis=1)
@@ -229,18 +247,28 @@ def _numbers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _encode_classes(codes: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+def _encode_classes(values: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
     table = {_code_key(code): i for i, (code, _) in enumerate(class_table(task.classes))}
     ignored = {_code_key(code) for code in task.ignore}
-    keys = [_code_key(code) for code in np.asarray(codes).tolist()]
-    unknown = sorted(set(keys) - set(table) - ignored - {""})
+    lists = [[_code_key(code) for code in _codes(value)] for value in np.asarray(values, object)]
+    unknown = sorted({key for keys in lists for key in keys} - set(table) - ignored - {""})
     if unknown:
         raise ValueError(
             f"task {task.name!r}, target {task.targets[0]!r}: codes {unknown[:10]} are not in the "
-            f"class table {sorted(table)}. Add them to classes, or to ignore."
+            f"class table {sorted(table)[:50]}. Add them to classes, or to ignore."
         )
-    ids = np.array([-1 if key in ignored else table.get(key, -1) for key in keys], int)
-    return metrics.one_hot(ids, len(table)).astype(np.float32), ids >= 0
+    targets = np.zeros((len(lists), len(table)), np.float32)
+    is_known = np.zeros(len(lists), bool)
+    for row, keys in enumerate(lists):
+        ids = [table[key] for key in keys if key in table and key not in ignored]
+        targets[row, ids] = 1
+        is_known[row] = "" not in keys and (task.kind == "multilabel" or len(ids) == 1)
+    return targets, is_known
+
+
+def _codes(value: Any) -> Sequence[Any]:
+    """Give the codes of one label: those of a list, or the one."""
+    return value if isinstance(value, list | tuple | np.ndarray) else [value]
 
 
 def _code_key(code: Any) -> str:

@@ -13,7 +13,7 @@ from workflow_scripts.report.inputs import Model
 UNTRAINED = {"random": "random weights", "mean_spectrum": "mean spectrum, no network"}
 """Encoders without training, in the order in which they follow the trained ones."""
 PROBES = {"linear": "linear probe", "knn": "k-NN"}
-FOLDS = {"random": "random folds", "blocked": "blocked folds"}
+FOLDS = {"random": "random folds", "blocked": "blocked folds", "fixed": "published split"}
 METRICS = {
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
@@ -25,7 +25,7 @@ METRICS = {
 }
 MEANING = (
     "Random folds hold out places among their neighbors (a new place of the same population), blocked folds whole "
-    "regions (a new region). With two or more seeds, ± is the standard deviation between the seeds' scores, each the "
+    "regions (a new region); the published split is that of the data set's authors. With two or more seeds, ± is the standard deviation between the seeds' scores, each the "
     "mean over folds; with one run, marked *, it is the standard deviation between folds. Neither is a "
     "confidence interval."
 )
