@@ -154,7 +154,7 @@ def test_groups_stay_together_and_join_places() -> None:
 
 def test_unknown_places_are_divided_by_group_alone() -> None:
     """Chips without coordinates can be divided at random, not by blocks."""
-    ids, lon, lat = places(40)
+    ids, *_ = places(40)
     nowhere = np.full(40, np.nan)
     group = np.array([f"chip{i // 2}" for i in range(40)], object)
     (random,) = both(ids, nowhere, nowhere, group=group, methods=["random"])
