@@ -46,7 +46,7 @@ rule estimate:
     conda:
         "envs/geo.yaml"
     shell:
-        "cat {input} | tee {log}"
+        "python -m workflow_scripts.estimate_cost {input} | tee {log}"
 
 
 rule phenology:

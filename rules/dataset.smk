@@ -97,7 +97,10 @@ rule estimate_cost:
         code=code("workflow_scripts.estimate_cost"),
         seasons=option("seasons", "names"),
         size_m=option("patches", "size_m"),
-        greenness_years=greenness_years,
+        greenness=composites_read,
+        scene_years=option("scenes", "years"),
+        page_size=search_page,
+        rates=SETTINGS.estimate,
     conda:
         "../envs/geo.yaml"
     script:

@@ -125,3 +125,11 @@ def test_variants_of_a_dataset_take_over_or_are_refused(entry, words):
         config.load(document, ROOT / "schemas")
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["assumed", "measured"])
+def test_config_yaml_lists_every_rate_with_its_default(part):
+    properties = yaml.safe_load((ROOT / "schemas/estimate.schema.yaml").read_text())["properties"]
+    rates = properties[part]["properties"]
+    assert PROJECT["estimate"][part] == {name: entry["default"] for name, entry in rates.items()}
+    assert PROJECT["estimate"]["cores"] == properties["cores"]["default"]

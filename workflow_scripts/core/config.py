@@ -32,6 +32,8 @@ class Settings:
     tasks: dict[str, dict[str, Any]]
     sources: dict[str, dict[str, Any]]
     """Files under `resources/` and where they come from."""
+    estimate: dict[str, Any]
+    """Rates that a run is reckoned with."""
     document: dict[str, Any]
     """The whole configuration as merged."""
 
@@ -85,6 +87,7 @@ def load(document: Mapping[str, Any], schema_folder: Path) -> Settings:
         models=dict(_expand_seeds(document["models"], document["seed"])),
         tasks=dict(document["tasks"]),
         sources=dict(document.get("sources") or {}),
+        estimate=dict(document["estimate"]),
         document=copy.deepcopy(dict(document)),
     )
 
