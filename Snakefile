@@ -40,13 +40,13 @@ rule sample:
 
 rule estimate:
     input:
-        per_dataset("estimate.json"),
+        per_dataset("estimate.txt"),
     log:
         "results/logs/estimate.log",
     conda:
         "envs/geo.yaml"
     shell:
-        "python -m workflow_scripts.estimate_cost {input} | tee {log}"
+        "cat {input} | tee {log}"
 
 
 rule phenology:

@@ -85,6 +85,7 @@ rule estimate_cost:
         jobs="results/datasets/{dataset}/jobs.json",
     output:
         estimate="results/datasets/{dataset}/estimate.json",
+        text="results/datasets/{dataset}/estimate.txt",
     log:
         "results/logs/{dataset}/estimate_cost.log",
     benchmark:

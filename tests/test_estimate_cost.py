@@ -117,15 +117,15 @@ def test_main_and_the_printed_table(tmp_path):
     write_json(tmp_path / "jobs.json", JOBS)
     job = SimpleNamespace(
         input=SimpleNamespace(jobs=tmp_path / "jobs.json"),
-        output=SimpleNamespace(estimate=tmp_path / "estimate.json"),
+        output=SimpleNamespace(estimate=tmp_path / "estimate.json", text=tmp_path / "estimate.txt"),
         wildcards=SimpleNamespace(dataset="d"),
         params=SimpleNamespace(
             seasons=["a"], size_m=640, greenness=None, scene_years=[2017, 2024], page_size=None, rates=RATES
         ),
     )
     estimate_cost.main(job)
-    document = read_json(tmp_path / "estimate.json")
-    text = estimate_cost.as_text(document)
+    assert read_json(tmp_path / "estimate.json")["counts"]["n_patches"] == 5
+    text = (tmp_path / "estimate.txt").read_text()
     assert "Dataset d: 5 locations, 5 patches" in text
     for cores in RATES["cores"]:
         assert f"{cores:,} cores" in text

@@ -1,28 +1,25 @@
 """Tell what a dataset will ask of catalogs, file servers, processors and disks, before anything is fetched.
 
 Reads `jobs.json`: locations, shards and tiles.
-Writes `estimate.json`: counts, and per stage requests, bytes, CPU hours, disk; hours for some numbers of cores.
+Writes `estimate.json`: counts, and per stage requests, bytes, CPU hours, disk; hours for some numbers
+        of cores. `estimate.txt`: the same to be read.
 
 Counts follow from the layout of the store. All else follows from the rates of section `estimate` of
 the configuration, which are written beside the results: some were measured on this code, the others
 are assumptions about a network and an archive that nobody has asked yet. Every location and season
 is reckoned to have a patch: an upper bound.
-
-    python -m workflow_scripts.estimate_cost results/datasets/demo/estimate.json     # as a table
 """
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from workflow_scripts.core import bands, grid, store
 from workflow_scripts.core.ranges import MAX_REQUESTS
-from workflow_scripts.core.stage import read_json, run_stage, write_json
+from workflow_scripts.core.stage import atomic_path, read_json, run_stage, write_json
 from workflow_scripts.core.tiff import HEAD_BYTES
 
 COMPOSITES_PER_YEAR = 23
@@ -253,7 +250,7 @@ def as_text(document: Mapping[str, Any]) -> str:
 
 
 def main(job: Any) -> None:
-    """Write `estimate.json` of one dataset."""
+    """Estimate one dataset; see the module's docstring."""
     result = estimate(
         read_json(job.input.jobs),
         seasons=job.params.seasons,
@@ -263,11 +260,11 @@ def main(job: Any) -> None:
         page_size=job.params.page_size,
         rates=job.params.rates,
     )
-    write_json(job.output.estimate, {"dataset": job.wildcards.dataset, **result})
+    document = {"dataset": job.wildcards.dataset, **result}
+    write_json(job.output.estimate, document)
+    with atomic_path(job.output.text) as temporary:
+        temporary.write_text(as_text(document))
 
 
 if "snakemake" in globals():
     run_stage(main, snakemake)  # noqa: F821
-elif __name__ == "__main__":
-    for path in map(Path, sys.argv[1:]):
-        sys.stdout.write(as_text(read_json(path)))
