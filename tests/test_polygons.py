@@ -1,5 +1,7 @@
 """Points in polygons: against geopandas, against ray casting, over the antimeridian and the pole."""
 
+from unittest import mock
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow_scripts.core import grid
+from workflow_scripts.core import grid, scanlines
 from workflow_scripts.core.polygons import boxes, locate, nearest, read_polygons, split_box
 
 
@@ -44,6 +46,40 @@ def test_locate_agrees_with_ray_casting_and_with_sjoin():
     joined = gpd.sjoin(points, frame(shapes), predicate="within")["index_right"]
     once = joined[~joined.index.duplicated(keep=False)]
     np.testing.assert_array_equal(row[once.index], once)
+
+
+def first_row_around(x, y, shapes):
+    """Test every polygon at every point."""
+    row = np.full(x.shape, -1)
+    for i, shape in reversed(list(enumerate(shapes))):
+        row[shapely.intersects_xy(shape, x, y)] = i
+    return row
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 0.5, 0.25, 1 / 3]), st.sampled_from([30, 2_000_000]))
+def test_points_on_parallels_are_located_as_one_by_one(seed, step, portion):
+    """Overlapping polygons with holes; vertices and edges on the parallels, too, and columns through them."""
+    rng = np.random.default_rng(seed)
+    shapes = [star(*rng.integers(-4, 5, 2), rng.uniform(0.5, 4), n=int(rng.integers(2, 8))) for _ in range(5)]
+    shapes += [shapely.box(x, y, x + w, y + h) for x, y, w, h in rng.integers(1, 4, (4, 4)) - [3, 3, 0, 0]]
+    shapes = [shapely.set_precision(shape, step) if i % 2 else shape for i, shape in enumerate(shapes)]
+    shapes += [shapely.difference(shapes[0], shapes[5]), shapely.MultiPolygon([shapely.box(4, 4, 5, 5)])]
+    shapes = [
+        shape for shape in rng.permuted(shapes) if shape.geom_type.endswith("Polygon") and shape.area > 0
+    ]
+    x, y = (values.ravel() for values in np.meshgrid(np.arange(-6, 6.1, step), np.arange(-6, 6.1, step)))
+    shuffled = rng.permutation(x.size)
+    x, y = x[shuffled], y[shuffled]
+    with mock.patch.object(scanlines, "VERTICES_AT_ONCE", portion):
+        _, is_sure = scanlines.scan(x, y, shapely.get_parts(shapes))
+        np.testing.assert_array_equal(locate(x, y, frame(shapes)), first_row_around(x, y, shapes))
+    assert is_sure.any(), "the crossings tell nothing here, so this test would not test them"
+
+
+def test_scattered_points_are_left_to_the_exact_test():
+    x, y = np.random.default_rng(0).uniform(-9, 9, (2, 500))
+    _, is_sure = scanlines.scan(x, y, np.array([shapely.Point(0, 0).buffer(8, quad_segs=60)] * 9))
+    assert not is_sure.any()
 
 
 def test_locate_prefers_the_first_row_and_counts_edges_and_holes():

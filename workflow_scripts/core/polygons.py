@@ -17,9 +17,11 @@ import shapely
 from numpy.typing import ArrayLike
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.scanlines import scan
 
 logger = logging.getLogger(__name__)
 
+WGS84 = pyproj.CRS(4326)
 KM_PER_DEGREE = 111.195
 """Length of one degree of a great circle on a sphere of 6371.0088 km."""
 POINTS_PER_QUERY = 1000
@@ -126,18 +128,32 @@ def locate(lon: ArrayLike, lat: ArrayLike, polygons: gpd.GeoDataFrame) -> np.nda
     int array, position of the row; -1 outside all polygons
     """
     lon, lat = np.atleast_1d(np.asarray(lon, float)), np.atleast_1d(np.asarray(lat, float))
-    x, y = pyproj.Transformer.from_crs(4326, polygons.crs, always_xy=True).transform(lon, lat)
-    order = np.arange(lon.size)
+    x, y, order = lon, lat, np.arange(lon.size)
+    if not WGS84.equals(polygons.crs, ignore_axis_order=True):
+        x, y = pyproj.Transformer.from_crs(WGS84, polygons.crs, always_xy=True).transform(lon, lat)
     if polygons.crs.is_geographic:
         x, y, order = _with_turns(x, y, order, polygons.total_bounds)
-    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    finite = finite[np.argsort(y[finite], kind="stable")]
-    x, y, order = x[finite], y[finite], order[finite]
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not finite.all():
+        x, y, order = x[finite], y[finite], order[finite]
     parts, owner = shapely.get_parts(polygons.geometry.to_numpy(), return_index=True)
+    part, is_sure = scan(x, y, parts)
+    unsure = np.flatnonzero(~is_sure)
+    part[unsure] = _first_around(x[unsure], y[unsure], parts)
+    found = np.flatnonzero(part >= 0)
+    row = np.full(lon.shape, len(polygons))
+    np.minimum.at(row, order[found], owner[part[found]])
+    return np.where(row < len(polygons), row, -1)
+
+
+def _first_around(x: np.ndarray, y: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Give the first polygon that holds each point, edges included; -1 outside all."""
+    order = np.argsort(y, kind="stable")
+    x, y = x[order], y[order]
     bounds = shapely.bounds(parts)
     first = np.searchsorted(y, bounds[:, 1], side="left")
     last = np.searchsorted(y, bounds[:, 3], side="right")
-    row = np.full(lon.shape, -1)
+    found = np.full(x.size, -1)
     for part in np.flatnonzero(first < last)[::-1]:
         in_rows = slice(first[part], last[part])
         near = (x[in_rows] >= bounds[part, 0]) & (x[in_rows] <= bounds[part, 2])
@@ -145,8 +161,8 @@ def locate(lon: ArrayLike, lat: ArrayLike, polygons: gpd.GeoDataFrame) -> np.nda
         if near.size:
             shapely.prepare(parts[part])
             inside = near[shapely.intersects_xy(parts[part], x[near], y[near])]
-            row[order[inside]] = owner[part]
-    return row
+            found[order[inside]] = part
+    return found
 
 
 def _with_turns(
