@@ -232,3 +232,34 @@ def test_checksum_sees_any_change():
     first = store.patch_checksum(a, b)
     a[1, 2] = 1
     assert store.patch_checksum(a, b) != first
+
+
+def test_an_imported_archive_lists_its_own_bands_and_lacks_the_other_arrays(tmp_path):
+    """What was published at 10 m stands in dn10, whatever the band; absent arrays are absent."""
+    path = tmp_path / "imported.zarr"
+    arrays = {
+        "dn10": {"bands": ["B02", "B8A", "B04", "B08"], "side_px": 6},
+        "dn60": {"bands": ["B09"], "side_px": 1},
+    }
+    options = {"seasons": ["single"], "size_m": 60, "per_shard": 4}
+    store.create_store(path, locations=locations(6), arrays=arrays, **options)
+    shard = store.empty_shard(path, 1)
+    assert "scl" not in shard and "dn20" not in shard and shard["dn10"].shape == (2, 1, 4, 6, 6)
+    shard["dn10"][:] = np.arange(1, 289).reshape(shard["dn10"].shape)
+    shard["dn60"][:] = 7
+    shard["origin_x"][:], shard["origin_y"][:] = 600_000, 5_000_000
+    shard["origin60_x"][:], shard["origin60_y"][:] = 600_000, 5_000_000
+    store.write_shard(path, 1, shard)
+    dataset = store.open_store(path)
+    assert dataset["band10"].values.tolist() == ["B02", "B8A", "B04", "B08"]
+    part = dataset.isel(location=slice(4, 6))
+    cube = store.cube10(part, ["B8A", "B09"])
+    np.testing.assert_array_equal(cube[0, 0, 0], shard["dn10"][0, 0, 1])
+    assert (cube[:, :, 1] == 7).all()
+    expected = bands.ndvi(shard["dn10"][:, :, 3], shard["dn10"][:, :, 2])
+    np.testing.assert_array_equal(store.ndvi10(part), expected)
+    with pytest.raises(ValueError, match=r"the store has no bands \['B11'\]"):
+        store.cube10(part, ["B11"])
+    assert not store.is_own(store.layout(path))
+    with pytest.raises(ValueError, match="another layout"):
+        store.create_store(path, locations=locations(6), arrays={"dn10": arrays["dn10"]}, **options)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -169,9 +170,9 @@ def _tell_patches(dataset: xr.Dataset, path: Path) -> Iterator[str]:
         yield f"locations without any patch: {_share(nothing.size, len(is_patch))}: {_ids(dataset, nothing)}"
 
 
-def _objects(facts: Mapping[str, int]) -> Iterator[str]:
+def _objects(facts: Mapping[str, Any]) -> Iterator[str]:
     for shard in range(-(-facts["n_locations"] // facts["per_shard"])):
-        yield from store.shard_objects(shard)
+        yield from store.shard_objects(shard, store.array_names(facts["arrays"]))
 
 
 def _reasons(path: Path) -> dict[str, dict[str, int]]:

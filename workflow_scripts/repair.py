@@ -33,12 +33,13 @@ def bad_objects(path: Path, shard: int) -> Iterator[tuple[str, str]]:
     path relative to the store, and why
     """
     arrays, readable = store.read_shard(path, shard)
-    objects = dict(zip(store.ARRAYS, store.shard_objects(shard), strict=True))
+    objects = dict(zip(arrays, store.shard_objects(shard, arrays), strict=True))
+    parts = [part for part in PARTS if part in arrays]
     for name, object_path in objects.items():
         if not readable[name] and (path / object_path).exists():
             yield object_path, "cannot be read"
     table_path = path.parent / "retrieved" / f"{shard}.parquet"
-    if not table_path.exists() or not all(readable[part] for part in PARTS):
+    if not table_path.exists() or not all(readable[part] for part in parts):
         return
     first, last = store.shard_range(path, shard)
     labels = store.layout(path)["seasons"]
@@ -47,7 +48,7 @@ def bad_objects(path: Path, shard: int) -> Iterator[tuple[str, str]]:
     n_bad = 0
     for row in there.itertuples():
         here = row.location - first, labels.index(row.season)
-        n_bad += store.patch_checksum(*(arrays[part][here] for part in PARTS)) != row.checksum
+        n_bad += store.patch_checksum(*(arrays[part][here] for part in parts)) != row.checksum
     if n_bad and readable[TRIGGER]:
         yield objects[TRIGGER], f"{n_bad} patches of the shard differ from their checksum"
 

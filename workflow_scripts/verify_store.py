@@ -64,9 +64,10 @@ def check_shard(path: Path, shard: int, index: pd.DataFrame) -> Iterator[tuple[s
     """
     first, last = store.shard_range(path, shard)
     labels = store.layout(path)["seasons"]
-    size_m = store.layout(path)["size_m"]
+    facts = store.layout(path)
+    size_m = facts["size_m"] if store.is_own(facts) else None
     arrays, readable = store.read_shard(path, shard)
-    for name, object_path in zip(store.ARRAYS, store.shard_objects(shard), strict=True):
+    for name, object_path in zip(arrays, store.shard_objects(shard, arrays), strict=True):
         if not readable[name]:
             state = "damaged" if (path / object_path).exists() else "absent"
             yield "object", f"{object_path} is {state}"
@@ -83,21 +84,26 @@ def check_shard(path: Path, shard: int, index: pd.DataFrame) -> Iterator[tuple[s
 
 
 def _check_patch(
-    patch: Mapping[str, np.ndarray], row: Mapping[str, Any], size_m: int
+    patch: Mapping[str, np.ndarray], row: Mapping[str, Any], size_m: int | None
 ) -> Iterator[tuple[str, str]]:
+    """Check one patch; `size_m` is None for an imported one, whose place is the archive's own."""
+    parts = [part for part in PARTS if part in patch]
     if row["status"] != "ok":
-        if any(patch[part].any() for part in PARTS) or patch["epsg"] != 0:
+        if any(patch[part].any() for part in parts) or patch["epsg"] != 0:
             yield "missing", f"has no patch ({row['reason']}), but pixels in the store"
         return
-    checksum = store.patch_checksum(*(patch[part] for part in PARTS))
+    checksum = store.patch_checksum(*(patch[part] for part in parts))
     if checksum != row["checksum"]:
         yield "checksum", f"{checksum}, expected {row['checksum']}"
     for name in _FACTS:
         if not np.isclose(patch[name], row[name], rtol=0, atol=FRACTION_TOLERANCE, equal_nan=True):
             yield "facts", f"{name} is {patch[name]} in the store, {row[name]} in the index"
-    seconds = int(pd.Timestamp(row["datetime"]).timestamp())
+    moment = pd.Timestamp(row["datetime"])
+    seconds = store.MISSING_TIME if pd.isna(moment) else int(moment.timestamp())
     if patch["datetime"] != seconds:
         yield "facts", f"datetime is {patch['datetime']} s in the store, {seconds} s in the index"
+    if size_m is None:
+        return
     yield from _check_place(patch, row, size_m)
     place = Place(int(row["epsg"]), row["origin_x"], row["origin_y"], size_m)
     has_scl = not np.isnan(row["cloud_fraction"])
@@ -184,7 +190,7 @@ def verify(path: Path, index: pd.DataFrame, locations: pd.DataFrame, *, threads:
     with ThreadPoolExecutor(threads) as pool:
         for found in pool.map(look, shards):
             findings += found
-    return report(findings, index, facts, n_objects=len(shards) * len(store.ARRAYS))
+    return report(findings, index, facts, n_objects=len(shards) * len(store.array_names(facts["arrays"])))
 
 
 def report(

@@ -11,7 +11,7 @@ import os
 import shutil
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,14 +139,38 @@ PER_LOCATION = ("span_days", "aligned")
 _RESOLUTION = {"10": 10, "20": 20, "60": 60}
 
 
-def _sizes(n_seasons: int, size_m: int) -> dict[str, int]:
-    sizes = {"season": n_seasons, "scl_class": len(bands.SCL_CLASSES)} | {
-        name: len(names) for name, names in BAND_NAMES.items()
+def own_arrays(size_m: int) -> dict[str, dict[str, Any]]:
+    """Give the pixel arrays of our own sets: array → `bands` and `side_px`."""
+    sides = {name: grid.n_pixels(size_m, _RESOLUTION[name.removeprefix("dn")]) for name in PIXELS[:3]}
+    arrays = {
+        name: {"bands": list(BAND_NAMES[name.replace("dn", "band")]), "side_px": side}
+        for name, side in sides.items()
     }
-    for suffix, resolution in _RESOLUTION.items():
-        n = grid.n_pixels(size_m, resolution)
-        sizes |= {f"y{suffix}": n, f"x{suffix}": n}
+    return arrays | {"scl": {"bands": [], "side_px": sides["dn20"]}}
+
+
+def _sizes(n_seasons: int, arrays: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    sizes = {"season": n_seasons, "scl_class": len(bands.SCL_CLASSES)}
+    for name, entry in arrays.items():
+        suffix = "20" if name == "scl" else name.removeprefix("dn")
+        sizes |= {f"y{suffix}": entry["side_px"], f"x{suffix}": entry["side_px"]}
+        sizes |= {f"band{suffix}": len(entry["bands"])} if entry["bands"] else {}
     return sizes
+
+
+def is_own(facts: Mapping[str, Any]) -> bool:
+    """Tell whether a store has the arrays of our own sets, or those of an imported archive.
+
+    Parameters
+    ----------
+    facts : as of `layout`
+    """
+    return facts["arrays"] == own_arrays(facts["size_m"])
+
+
+def array_names(arrays: Mapping[str, Any]) -> list[str]:
+    """List a store's arrays, of those of pixels the ones it has."""
+    return [name for name in ARRAYS if name not in PIXELS or name in arrays]
 
 
 OBJECT_DIMENSIONS = {
@@ -171,9 +195,9 @@ OBJECT_DIMENSIONS = {
 """Number of dimensions of each array, as a literal: the rules read it to name the objects."""
 
 
-def shard_objects(shard: int) -> list[str]:
+def shard_objects(shard: int, arrays: Iterable[str] = tuple(OBJECT_DIMENSIONS)) -> list[str]:
     """List the objects of one shard, paths relative to the store."""
-    return [f"{name}/c.{shard}{'.0' * (n - 1)}" for name, n in OBJECT_DIMENSIONS.items()]
+    return [f"{name}/c.{shard}{'.0' * (OBJECT_DIMENSIONS[name] - 1)}" for name in arrays]
 
 
 def create_store(
@@ -185,6 +209,7 @@ def create_store(
     per_shard: int,
     codec: str = "blosc-lz4-bitshuffle",
     attributes: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Create the store's metadata and location coordinates, or let a store grow.
 
@@ -200,6 +225,7 @@ def create_store(
     per_shard : locations per shard, fixed for the life of the store
     codec : key of `CODECS`
     attributes : further attributes of the store
+    arrays : pixel arrays of an imported archive, array → `bands` and `side_px`; `own_arrays` by default
 
     Raises
     ------
@@ -214,13 +240,16 @@ def create_store(
         "size_m": int(size_m),
         "per_shard": int(per_shard),
         "codec": codec,
+        **({} if arrays is None else {"arrays": {name: dict(entry) for name, entry in arrays.items()}}),
     }
+    arrays = own_arrays(size_m) if arrays is None else arrays
     ids = locations["location_id"].astype(str).tolist()
     if (path / "zarr.json").exists():
         _check_growth(path, layout, ids)
-    sizes = _sizes(len(seasons), size_m)
+    sizes = _sizes(len(seasons), arrays)
     root = zarr.open_group(path, mode="a", zarr_format=3)
-    for name, spec in ARRAYS.items():
+    for name in array_names(arrays):
+        spec = ARRAYS[name]
         if name in root:
             array = root[name]
             array.resize((len(ids), *array.shape[1:]))
@@ -234,10 +263,12 @@ def create_store(
     }
     classes = {"long_name": "class of the scene classification", "flag_meanings": _CLASS_NAMES}
     coordinates["scl_class"] = (("scl_class",), np.array(list(bands.SCL_CLASSES), np.int16), classes)
-    for name, names in BAND_NAMES.items():
-        wavelengths = [bands.WAVELENGTH_NM[band] for band in names]
-        attrs = {"long_name": "Sentinel-2 band", "wavelength_nm": wavelengths}
-        coordinates[name] = ((name,), np.array(names, object), attrs)
+    for array, entry in arrays.items():
+        if entry["bands"]:
+            name = array.replace("dn", "band")
+            wavelengths = [bands.WAVELENGTH_NM[band] for band in entry["bands"]]
+            attrs = {"long_name": "Sentinel-2 band", "wavelength_nm": wavelengths}
+            coordinates[name] = ((name,), np.array(entry["bands"], object), attrs)
     for name, (dims, values, attrs) in coordinates.items():
         _write_coordinate(root, name, dims, values, attrs)
     root.attrs.update(
@@ -353,7 +384,7 @@ def open_store(path: str | os.PathLike, *, chunks: Any = None) -> xr.Dataset:
 
 
 def layout(path: str | os.PathLike) -> dict[str, Any]:
-    """Give the fixed choices of a store: seasons, size_m, per_shard, codec, and n_locations.
+    """Give the fixed choices of a store: seasons, size_m, per_shard, codec, arrays, and n_locations.
 
     Parameters
     ----------
@@ -362,7 +393,7 @@ def layout(path: str | os.PathLike) -> dict[str, Any]:
     folder = open_folder(path)
     metadata = json.loads(folder.read("zarr.json"))["attributes"]["layout"]
     shape = json.loads(folder.read("dn10/zarr.json"))["shape"]
-    return {**metadata, "n_locations": shape[0]}
+    return {"arrays": own_arrays(metadata["size_m"]), **metadata, "n_locations": shape[0]}
 
 
 def shard_range(path: str | os.PathLike, shard: int) -> tuple[int, int]:
@@ -379,10 +410,11 @@ def empty_shard(path: str | os.PathLike, shard: int) -> dict[str, np.ndarray]:
     """Give the arrays of a shard without any patch, ready to be filled."""
     first, last = shard_range(path, shard)
     facts = layout(path)
-    sizes = _sizes(len(facts["seasons"]), facts["size_m"]) | {"location": last - first}
+    sizes = _sizes(len(facts["seasons"]), facts["arrays"]) | {"location": last - first}
+    specs = {name: ARRAYS[name] for name in array_names(facts["arrays"])}
     return {
         name: np.full([sizes[dim] for dim in spec.dims], spec.fill_value, spec.dtype)
-        for name, spec in ARRAYS.items()
+        for name, spec in specs.items()
     }
 
 
@@ -396,7 +428,7 @@ def read_shard(path: str | os.PathLike, shard: int) -> tuple[dict[str, np.ndarra
     """
     arrays, readable = empty_shard(path, shard), {}
     first, last = shard_range(path, shard)
-    for name, object_path in zip(ARRAYS, shard_objects(shard), strict=True):
+    for name, object_path in zip(arrays, shard_objects(shard, arrays), strict=True):
         readable[name] = (Path(path) / object_path).is_file()
         if not readable[name]:
             continue
@@ -417,16 +449,17 @@ def write_shard(path: str | os.PathLike, shard: int, arrays: Mapping[str, np.nda
     ----------
     path : the store's folder
     shard : number of the shard
-    arrays : an array for each of `ARRAYS`, first axis the shard's locations
+    arrays : an array for each the store has (`empty_shard`), first axis the shard's locations
     """
     path = Path(path).resolve()  # staging must be on the store's own file system, also behind a link
     first, last = shard_range(path, shard)
-    objects = dict(zip(ARRAYS, shard_objects(shard), strict=True))
+    names = array_names(layout(path)["arrays"])
+    objects = dict(zip(names, shard_objects(shard, names), strict=True))
     staging = path.with_name(f"{path.name}.staging") / str(shard)
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        for name, spec in ARRAYS.items():
-            values = np.asarray(arrays[name])
+        for name in names:
+            spec, values = ARRAYS[name], np.asarray(arrays[name])
             (staging / name).mkdir(parents=True)
             shutil.copyfile(path / name / "zarr.json", staging / name / "zarr.json")
             with zarr.config.set({"array.write_empty_chunks": True}):
@@ -516,12 +549,20 @@ def cube10(dataset: xr.Dataset, names: Sequence[str] = bands.ALL_BANDS) -> xr.Da
     NaN where there is no data
     """
     n = dataset.sizes["y10"]
+    held = {
+        suffix: dataset[f"band{suffix}"].values.tolist()
+        for suffix in ("10", "20", "60")
+        if f"dn{suffix}" in dataset
+    }
+    missing = sorted(set(names) - {name for some in held.values() for name in some})
+    if missing:
+        raise ValueError(f"the store has no bands {missing}; it has {held}")
     parts = []
     for suffix, factor in (("10", 1), ("20", 2), ("60", 6)):
-        wanted = [name for name in names if bands.RESOLUTION_M[name] == int(suffix)]
+        wanted = [name for name in names if name in held.get(suffix, ())]
         if not wanted:
             continue
-        positions = [BAND_NAMES[f"band{suffix}"].index(name) for name in wanted]
+        positions = [held[suffix].index(name) for name in wanted]
         part = dataset[f"dn{suffix}"].isel({f"band{suffix}": positions})
         zero = xr.zeros_like(dataset["origin_x"])
         below, right = zero, zero
@@ -563,9 +604,8 @@ def reflectance(dataset: xr.Dataset, names: Sequence[str] = bands.ALL_BANDS) -> 
 
 def ndvi10(dataset: xr.Dataset) -> xr.DataArray:
     """Compute NDVI at 10 m from B08 and B04 (-1 to 1; NaN = no data)."""
-    near_infrared, red = (
-        dataset["dn10"].isel(band10=bands.BANDS10.index(name), drop=True) for name in ("B08", "B04")
-    )
+    held = dataset["band10"].values.tolist()
+    near_infrared, red = (dataset["dn10"].isel(band10=held.index(name), drop=True) for name in ("B08", "B04"))
     return xr.apply_ufunc(
         bands.ndvi, near_infrared, red, dask="parallelized", output_dtypes=[np.float32]
     ).rename("ndvi")
