@@ -66,7 +66,7 @@ def test_unpacks_and_keeps_what_is_there(tmp_path, files, name):
 def test_a_truncated_archive_is_named_and_leaves_no_half_file(tmp_path, files, name, share):
     archive = pack(tmp_path / name, files)
     os.truncate(archive, int(archive.stat().st_size * share))
-    with pytest.raises(ValueError, match="is truncated or damaged after .* Download it again"):
+    with pytest.raises(ValueError, match=r"is truncated or damaged after .* Download it again"):
         unpack(archive, tmp_path / "out")
     for path, content in tree(tmp_path / "out").items():
         assert content == files[path]
