@@ -4,7 +4,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow faults kills lint bench real lock clean
+.PHONY: install demo test test-slow test-browser web faults kills lint bench real lock clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,16 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Explore page and report in Chromium, which must be on the path; axe-core comes from npm.
+test-browser: install
+	npm ci --prefix web --no-audit --no-fund
+	$(BIN)/python -m pytest -m browser
+
+# The libraries of the explore page, bundled anew from web/package-lock.json.
+web:
+	npm ci --prefix web --no-audit --no-fund
+	npm run build --prefix web
 
 # Retrieval from a failing server, 20 seeds; and 50 kill -9 at random moments.
 faults: install

@@ -16,6 +16,7 @@ include: "rules/dataset.smk"
 include: "rules/pretrain.smk"
 include: "rules/downstream.smk"
 include: "rules/report.smk"
+include: "rules/explore.smk"
 
 
 localrules:
@@ -31,6 +32,7 @@ localrules:
     pretrained,
     evaluated,
     report,
+    explore,
 
 
 rule sample:
@@ -105,6 +107,12 @@ rule report:
     input:
         rules.evaluated.input,
         rules.write_report.output.report,
+
+
+rule explore:
+    input:
+        rules.write_explore.output,
+        explored_shards,
 
 
 rule all:

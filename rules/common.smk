@@ -14,7 +14,7 @@ os.environ.update(
 )
 
 from workflow_scripts.core import config as settings_of
-from workflow_scripts.core.provenance import code, constant, digest
+from workflow_scripts.core.provenance import code, constant, digest, file_digest
 
 # Not by `configfile:`, which merges a --configfile recursively (so that the project's own datasets,
 # models and tasks would stay in it) and is skipped in a module that is given its `config`.

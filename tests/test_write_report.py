@@ -8,10 +8,10 @@ import pytest
 
 from tests import fabricate
 from workflow_scripts import summarize_bands, weigh_locations, write_report
+from workflow_scripts.core import pictures
 from workflow_scripts.core.seasons import TRANSITIONS
 from workflow_scripts.core.tables import dataset_digest
 from workflow_scripts.report import (
-    gallery,
     inputs,
     maps,
     phenology,
@@ -300,7 +300,7 @@ def test_regions_are_found_where_locations_are_few_and_close():
 def test_true_color_has_one_stretch_and_shows_holes():
     dn = np.full((4, 1, 2), 2500, np.uint16)
     dn[:, 0, 1] = 0
-    picture = gallery.true_color(dn, ["B02", "B03", "B04", "B08"], white=0.25)
+    picture = pictures.true_color(dn, ["B02", "B03", "B04", "B08"], white=0.25)
     assert picture[0, 0].tolist() == [255, 255, 255]
     assert picture[0, 1].tolist() == [225, 225, 225]
 

@@ -59,9 +59,9 @@ def story(folder: Path, location_id: str) -> Iterator[str]:
         return
     for window in windows.to_dict("records"):
         season = window["season"]
-        yield f"  {season}: {_window_text(window)}"
-        yield from _scene_lines(scenes, retrieved, season)
-        yield from _patch_lines(retrieved, season)
+        yield f"  {season}: {window_text(window)}"
+        yield from scene_lines(scenes, retrieved, season)
+        yield from patch_lines(retrieved, season)
 
 
 def _rows(path: Path, name: str, location_id: str) -> pd.DataFrame | None:
@@ -71,7 +71,8 @@ def _rows(path: Path, name: str, location_id: str) -> pd.DataFrame | None:
     return table[table["location_id"] == location_id]
 
 
-def _window_text(window: dict[str, Any]) -> str:
+def window_text(window: dict[str, Any]) -> str:
+    """Say in words which days a row of the seasons table gives."""
     source = window["source"]
     if window["donor_id"]:
         source += f" from {window['donor_id']}, {window['donor_distance_km']:.0f} km away"
@@ -86,7 +87,8 @@ def _window_text(window: dict[str, Any]) -> str:
     return f"no window ({source})"
 
 
-def _scene_lines(scenes: pd.DataFrame | None, retrieved: pd.DataFrame | None, season: str) -> Iterator[str]:
+def scene_lines(scenes: pd.DataFrame | None, retrieved: pd.DataFrame | None, season: str) -> Iterator[str]:
+    """List a season's candidates and how many scenes were left out, by reason."""
     if scenes is None:
         yield "    scenes are not selected yet"
         return
@@ -119,7 +121,8 @@ def _screening(learned: dict[str, dict[str, Any]], scene: dict[str, Any]) -> str
     return f": {verdict}, patch {cloud} cloud, {valid} valid"
 
 
-def _patch_lines(retrieved: pd.DataFrame | None, season: str) -> Iterator[str]:
+def patch_lines(retrieved: pd.DataFrame | None, season: str) -> Iterator[str]:
+    """Say what is stored of a season, or why nothing is."""
     if retrieved is None:
         yield "    patches are not retrieved yet"
         return

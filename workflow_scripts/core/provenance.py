@@ -32,6 +32,12 @@ def code(module: str) -> str:
 
 
 @cache
+def file_digest(file: str) -> str:
+    """Digest one of our files that is not code, such as a style sheet."""
+    return hashlib.blake2b((ROOT / file).read_bytes(), digest_size=8).hexdigest()
+
+
+@cache
 def constant(file: str, name: str) -> Any:
     """Read a literal constant from one of our files, without importing it."""
     for node in ast.parse((ROOT / file).read_text()).body:

@@ -2,16 +2,13 @@
 
 import numpy as np
 
-from workflow_scripts.core import bands
+from workflow_scripts.core.pictures import GAMMA, true_color
 from workflow_scripts.report import page
 from workflow_scripts.report.drawing import pixels_uri
 from workflow_scripts.report.inputs import Dataset
 from workflow_scripts.report.maps import biome_of, pick_examples
 from workflow_scripts.report.timing import REASONS
 
-TRUE_COLOR = ("B04", "B03", "B02")
-GAMMA = 1.8
-"""Brightens dark vegetation; shown = (reflectance / white) ** (1 / gamma)."""
 LONGEST_PIXELS = 192
 
 
@@ -32,26 +29,6 @@ def gallery_section(dataset: Dataset) -> str:
     if len(dataset.season_names) == 1:
         return note + page.grid([_titled(title, pictures[0]) for title, pictures in strips], kind=kind)
     return note + "".join(page.heading(title) + page.grid(pictures, kind=kind) for title, pictures in strips)
-
-
-def true_color(dn10: np.ndarray, names: list[str], *, white: float) -> np.ndarray:
-    """Turn DN into a picture with a fixed stretch.
-
-    Parameters
-    ----------
-    dn10 : uint16 array (band, y, x), 0 = no data
-    names : its bands
-    white : reflectance shown as white
-
-    Returns
-    -------
-    uint8 array (y, x, 3); pixels without data are light gray
-    """
-    dn = np.stack([dn10[names.index(band)] for band in TRUE_COLOR], axis=-1)
-    scaled = np.clip(dn * bands.REFLECTANCE_SCALE / white, 0, 1) ** (1 / GAMMA)
-    shown = np.rint(255 * scaled).astype(np.uint8)
-    shown[(dn == 0).any(axis=-1)] = 225
-    return shown
 
 
 def _strip(dataset: Dataset, location_id: str, *, white: float) -> tuple[str, list[str]]:
