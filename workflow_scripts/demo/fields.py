@@ -23,9 +23,10 @@ def smooth_field(
     """
     waves = rng.standard_normal((N_WAVES, 2)) / scale_km
     phases = rng.uniform(0, 2 * np.pi, N_WAVES)
-    total = np.zeros(np.shape(east_km))
-    for (along_east, along_north), phase in zip(waves, phases, strict=True):
-        total += np.cos(along_east * east_km + along_north * north_km + phase)
+    east, north = np.asarray(east_km, np.float32), np.asarray(north_km, np.float32)  # much faster cosines
+    total = np.zeros(east.shape)
+    for along_east, along_north, phase in np.column_stack([waves, phases]).astype(np.float32):
+        total += np.cos(along_east * east + along_north * north + phase)
     return total * np.sqrt(2 / N_WAVES)
 
 
