@@ -8,7 +8,8 @@ between pixel centers without antialiasing. Nothing is clipped.
 
 Blur, flip and crop are linear and separable: each sample gets one matrix for its rows and one for
 its columns, and a view is two matrix products. Parameters are drawn by counter
-(`randomness.uniforms`), so they depend on seed, epoch, sample slot and view only.
+(`randomness.uniforms`), so they depend on seed, epoch, sample slot and view only; nothing here waits
+for the device.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.data import resampling_matrix
+from pretrain.data import resampling_matrix, send
 from pretrain.randomness import STREAM_VIEWS, uniforms
 
 COLOR_PROBABILITY = 0.8
@@ -119,16 +120,18 @@ def draw_crops(u: np.ndarray, *, height: int, width: int) -> np.ndarray:
     return np.where(fits.any(axis=1)[:, None], np.stack([top, left, high, wide], axis=1), square)
 
 
-def change_colors(images: Tensor, parameters: Parameters) -> Tensor:
-    """Apply brightness, contrast and gray to (N, C, H, W)."""
+def change_colors(images: Tensor, parameters: Parameters, mean: Tensor) -> Tensor:
+    """Apply brightness, contrast and gray to (N, C, H, W).
 
-    def column(values: np.ndarray, dtype: torch.dtype = images.dtype) -> Tensor:
-        return torch.as_tensor(values, dtype=dtype, device=images.device).view(-1, 1, 1, 1)
-
-    images = images * column(parameters.brightness)
-    mean = images.mean(dim=(2, 3), keepdim=True)
-    images = (images - mean) * column(parameters.contrast) + mean
-    return torch.where(column(parameters.is_gray, torch.bool), images.mean(dim=1, keepdim=True), images)
+    Parameters
+    ----------
+    mean : (N, C, 1, 1), what contrast leaves alone
+    """
+    scale = send(parameters.brightness * parameters.contrast, like=images).view(-1, 1, 1, 1)
+    brightness = send(parameters.brightness, like=images).view(-1, 1, 1, 1)
+    images = torch.addcmul(mean * (brightness - scale), images, scale)
+    gray = send(parameters.is_gray, device=images.device).view(-1, 1, 1, 1)
+    return torch.where(gray, images.mean(dim=1, keepdim=True), images)
 
 
 @lru_cache(maxsize=8)
@@ -153,7 +156,7 @@ def blur_matrix(sigma: np.ndarray, n: int, *, like: Tensor) -> Tensor:
     safe = np.maximum(sigma, 1e-6)[:, None]
     kernel = np.exp(-(taps**2) / (2 * safe**2)) * (np.abs(taps) <= radius[:, None])
     kernel = np.where(sigma[:, None] > 0, kernel, taps == 0)
-    kernel = torch.from_numpy(kernel / kernel.sum(axis=1, keepdims=True)).to(like)
+    kernel = send(kernel / kernel.sum(axis=1, keepdims=True), like=like)
     return (kernel @ _reflected_shifts(n, like.device, like.dtype)).view(-1, n, n)
 
 
@@ -168,7 +171,7 @@ def crop_matrix(
     centers = (np.arange(n_out) + 0.5) * (length[:, None] / n_out) - 0.5
     position = first[:, None] + np.clip(centers, 0, length[:, None] - 1)
     position = np.where(is_flipped[:, None], n - 1 - position, position)
-    return resampling_matrix(torch.from_numpy(position).to(like), n)
+    return resampling_matrix(send(position, like=like), n)
 
 
 def apply_matrices(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -180,8 +183,42 @@ def apply_matrices(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return down.view(n, rows.shape[1], c, -1).transpose(1, 2).contiguous()
 
 
+def view_matrices(
+    parameters: Parameters, height: int, width: int, *, augment: str, crop_px: int, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Build what makes a view of the rows and the columns of each image.
+
+    Returns
+    -------
+    rows (N, crop_px, height), columns (N, crop_px, width) : crop, blur and flip
+    mean_rows (N, 1, height), mean_columns (N, 1, width) : mean over what contrast takes its mean of
+    """
+    n = len(parameters.crop)
+    top, left, high, wide = parameters.crop.T
+    never = np.zeros(n, bool)
+    mirrored = parameters.is_flipped if augment == "before_crop" else never
+    rows = crop_matrix(top, high, height, n_out=crop_px, is_flipped=never, like=like)
+    columns = crop_matrix(left, wide, width, n_out=crop_px, is_flipped=mirrored, like=like)
+    mean_rows, mean_columns = rows.mean(dim=1, keepdim=True), columns.mean(dim=1, keepdim=True)
+    if augment == "before_crop":
+        mean_rows, mean_columns = (
+            like.new_full((n, 1, height), 1 / height),
+            like.new_full((n, 1, width), 1 / width),
+        )
+        rows = rows @ blur_matrix(parameters.sigma, height, like=like)
+        columns = columns @ blur_matrix(parameters.sigma, width, like=like)
+    elif augment == "after_crop":
+        blur = blur_matrix(parameters.sigma, crop_px, like=like)
+        flip = send(parameters.is_flipped, device=like.device).view(-1, 1, 1)
+        rows, columns = blur @ rows, torch.where(flip, blur.flip(1), blur) @ columns
+    return rows, columns, mean_rows, mean_columns
+
+
 def make_view(images: Tensor, parameters: Parameters, *, augment: str, crop_px: int) -> Tensor:
     """Make one view of each image.
+
+    Colors change pixel by pixel and the weights of a matrix row sum to 1, so colors, blur and crop may be
+    done in any order: first the matrices, which leave fewer pixels.
 
     Parameters
     ----------
@@ -194,23 +231,40 @@ def make_view(images: Tensor, parameters: Parameters, *, augment: str, crop_px: 
     (N, C, crop_px, crop_px)
     """
     height, width = images.shape[-2:]
-    top, left, high, wide = parameters.crop.T
-    never = np.zeros(len(images), bool)
-    mirrored = parameters.is_flipped if augment == "before_crop" else never
-    rows = crop_matrix(top, high, height, n_out=crop_px, is_flipped=never, like=images)
-    columns = crop_matrix(left, wide, width, n_out=crop_px, is_flipped=mirrored, like=images)
-    if augment == "before_crop":
-        images = change_colors(images, parameters)
-        if parameters.sigma.any():
-            rows = rows @ blur_matrix(parameters.sigma, height, like=images)
-            columns = columns @ blur_matrix(parameters.sigma, width, like=images)
-    images = apply_matrices(images, rows, columns)
-    if augment == "after_crop":
-        blur = blur_matrix(parameters.sigma, crop_px, like=images)
-        flip = torch.as_tensor(parameters.is_flipped, device=images.device).view(-1, 1, 1)
-        columns = torch.where(flip, blur.flip(1), blur)
-        images = apply_matrices(change_colors(images, parameters), blur, columns)
-    return images
+    rows, columns, mean_rows, mean_columns = view_matrices(
+        parameters, height, width, augment=augment, crop_px=crop_px, like=images
+    )
+    made = apply_matrices(images, rows, columns)
+    if augment == "none":
+        return made
+    return change_colors(made, parameters, apply_matrices(images, mean_rows, mean_columns))
+
+
+def make_mask(valid: Tensor, parameters: Parameters, *, augment: str, crop_px: int) -> Tensor:
+    """Tell which pixels of a view come mostly, by weight, from pixels with data.
+
+    Parameters
+    ----------
+    valid : bool (N, H, W)
+
+    Returns
+    -------
+    bool (N, crop_px, crop_px)
+    """
+    weights = valid.to(torch.float32).unsqueeze(1)
+    height, width = valid.shape[-2:]
+    rows, columns, *_ = view_matrices(
+        parameters, height, width, augment=augment, crop_px=crop_px, like=weights
+    )
+    return apply_matrices(weights, rows, columns)[:, 0] > 0.5
+
+
+def draw_views(
+    views: tuple[View, ...], *, seed: int, epoch: int, slots: np.ndarray, height: int, width: int
+) -> list[Parameters]:
+    """Draw the parameters of all views of a batch."""
+    drawn = {"seed": seed, "epoch": epoch, "slots": slots, "height": height, "width": width}
+    return [draw_parameters(i, augment=view.augment != "none", **drawn) for i, view in enumerate(views)]
 
 
 def make_views(
@@ -218,16 +272,20 @@ def make_views(
 ) -> tuple[Tensor, ...]:
     """Make all views of a batch of (N, season, C, H, W) images."""
     height, width = images.shape[-2:]
-    made = []
-    for number, view in enumerate(views):
-        parameters = draw_parameters(
-            number,
-            seed=seed,
-            epoch=epoch,
-            slots=slots,
-            height=height,
-            width=width,
-            augment=view.augment != "none",
-        )
-        made.append(make_view(images[:, view.season], parameters, augment=view.augment, crop_px=crop_px))
-    return tuple(made)
+    drawn = draw_views(views, seed=seed, epoch=epoch, slots=slots, height=height, width=width)
+    return tuple(
+        make_view(images[:, view.season], parameters, augment=view.augment, crop_px=crop_px)
+        for view, parameters in zip(views, drawn, strict=True)
+    )
+
+
+def make_masks(
+    valid: Tensor, views: tuple[View, ...], *, seed: int, epoch: int, slots: np.ndarray, crop_px: int
+) -> tuple[Tensor, ...]:
+    """Make the masks of the views that `make_views` makes, of (N, season, H, W) valid pixels."""
+    height, width = valid.shape[-2:]
+    drawn = draw_views(views, seed=seed, epoch=epoch, slots=slots, height=height, width=width)
+    return tuple(
+        make_mask(valid[:, view.season], parameters, augment=view.augment, crop_px=crop_px)
+        for view, parameters in zip(views, drawn, strict=True)
+    )

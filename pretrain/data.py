@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,28 @@ NDVI_SCALE = 10_000
 """NDVI as published: clipped at 0, times 10,000, whole numbers."""
 INPUT_SCALE = 1 / 255
 """Scaling of the published code, whose ToTensor divides images with a maximum above 1 by 255."""
-
-
+ORIGINS = ("origin_x", "origin_y", "origin60_x", "origin60_y")
+"""Arrays that tell where the 60 m window of a patch lies."""
 READ_ATTEMPTS = 10
 """Locations tried for a sample before unreadable patches end a run that may skip them."""
 
 logger = logging.getLogger(__name__)
+
+
+def send(values: np.ndarray, *, like: Tensor | None = None, device: torch.device | None = None) -> Tensor:
+    """Copy an array to a device, without waiting for what the device is doing.
+
+    Parameters
+    ----------
+    like : tensor whose type and device are taken
+    device : where there is no `like`; the array's type is kept
+    """
+    tensor = torch.from_numpy(values)
+    if like is not None:
+        tensor, device = tensor.to(like.dtype), like.device
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,8 @@ class Batch:
     lonlat: Tensor
     """float32 (N, 2), degrees."""
     location_id: tuple[str, ...]
+    side: Tensor | None = None
+    """float32 (N, column), the columns of the side table that the objective asks for; NaN where it has none."""
     epoch: int = 0
     slots: np.ndarray | None = None
     """int64 (N,), sample slots in the epoch: what random choices are keyed by."""
@@ -103,40 +122,38 @@ class Batch:
     """int64, the slots of all ranks, rank after rank."""
     views: tuple[Tensor, ...] = ()
     """Network inputs (N, C, H, W), as the objective declared them."""
+    masks: tuple[Tensor, ...] = ()
+    """bool (N, H, W) for each view, where it has data; only for an objective that needs them."""
 
-    def to(self, device: torch.device) -> "Batch":
-        """Move to a device."""
-
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Change every tensor that has a row per sample."""
+        changed = {
+            name: change(tensor) for name in _PER_SAMPLE if (tensor := getattr(self, name)) is not None
+        }
         return replace(
             self,
-            dn={name: move(tensor) for name, tensor in self.dn.items()},
-            shift60=move(self.shift60),
-            season=move(self.season),
-            day_of_year=move(self.day_of_year),
-            lonlat=move(self.lonlat),
+            **changed,
+            dn={name: change(tensor) for name, tensor in self.dn.items()},
+            views=tuple(map(change, self.views)),
+            masks=tuple(map(change, self.masks)),
         )
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move to a device; from pinned memory without waiting."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def split(self, n_parts: int) -> list["Batch"]:
         """Cut into consecutive parts of equal size; what concerns the whole batch stays."""
         size = len(self.location_id) // n_parts
         parts = [slice(first, first + size) for first in range(0, n_parts * size, size)]
         return [
-            replace(
-                self,
-                dn={name: tensor[part] for name, tensor in self.dn.items()},
-                shift60=None if self.shift60 is None else self.shift60[part],
-                season=self.season[part],
-                day_of_year=self.day_of_year[part],
-                lonlat=self.lonlat[part],
-                location_id=self.location_id[part],
-                slots=self.slots[part],
-                views=tuple(view[part] for view in self.views),
-            )
+            replace(self.each(itemgetter(part)), location_id=self.location_id[part], slots=self.slots[part])
             for part in parts
         ]
+
+
+_PER_SAMPLE = ("shift60", "season", "day_of_year", "lonlat", "side")
+"""Fields of a `Batch` that hold one tensor, or none."""
 
 
 class PatchReader:
@@ -223,19 +240,23 @@ class PatchReader:
         rank: int,
         n_ranks: int,
         n_parts: int = 1,
+        max_seasons: int | None = None,
+        side_columns: Sequence[str] = (),
         skip_unreadable: bool = False,
     ) -> Batch:
         """Draw and read this rank's part of one batch of an epoch.
 
-        With `skip_unreadable`, a sample whose patches cannot be read is named in the log and another
-        location is drawn in its place; else the first error is raised.
+        At most `max_seasons` distinct seasons are drawn per location. With `skip_unreadable`, a sample
+        whose patches cannot be read is named in the log and another location is drawn in its place;
+        else the first error is raised.
         """
         shares = {"batch_size": batch_size, "n_ranks": n_ranks, "n_parts": n_parts}
         all_slots = [sampler.rank_slots(batch, rank=other, **shares) for other in range(n_ranks)]
         slots = all_slots[rank]
-        drawn = sampler.draw_locations(samples.weight, seed=seed, epoch=epoch, slots=slots)
+        draw = {"seed": seed, "epoch": epoch}
+        drawn = sampler.draw_locations(samples.weight, **draw, slots=slots)
         seasons = sampler.draw_seasons(
-            samples.available[drawn], n_seasons, seed=seed, epoch=epoch, slots=slots
+            samples.available[drawn], n_seasons, max_seasons=max_seasons, **draw, slots=slots
         )
         dn = self._empty(*seasons.shape)
         failed = np.arange(len(slots))
@@ -248,29 +269,30 @@ class PatchReader:
             failed = np.array([row for row, _ in errors])
             for row, error in errors:
                 logger.warning("location %r is skipped: %s", str(samples.location_id[drawn[row]]), error)
-            again = {"seed": seed, "epoch": epoch, "slots": slots[failed], "attempt": attempt}
+            again = {**draw, "slots": slots[failed], "attempt": attempt}
             drawn[failed] = sampler.draw_locations(samples.weight, **again)
-            seasons[failed] = sampler.draw_seasons(samples.available[drawn[failed]], n_seasons, **again)
-        return Batch(
+            seasons[failed] = sampler.draw_seasons(
+                samples.available[drawn[failed]], n_seasons, max_seasons=max_seasons, **again
+            )
+        batch = Batch(
             dn=dn,
             shift60=self._shifts(samples.location[drawn], seasons),
             season=torch.from_numpy(seasons),
             day_of_year=torch.from_numpy(np.take_along_axis(samples.day_of_year[drawn], seasons, axis=1)),
             lonlat=torch.from_numpy(samples.lonlat[drawn]),
             location_id=tuple(samples.location_id[drawn].tolist()),
+            side=torch.from_numpy(samples.side_values(side_columns)[drawn]) if side_columns else None,
             epoch=epoch,
             slots=slots,
             batch_slots=np.concatenate(all_slots),
         )
+        return batch.each(Tensor.pin_memory) if self._pin_memory else batch
 
 
 def _read_shift60(store: str | os.PathLike) -> np.ndarray:
     """Edge of each patch from the edge of its `dn60` window, (location, season, 2), y down and x, 60 m pixels."""
     folder = open_folder(store)
-    origin = {
-        name: zarr.open_array(folder.zarr_store(), path=name, mode="r")[:]
-        for name in ("origin_x", "origin_y", "origin60_x", "origin60_y")
-    }
+    origin = {name: zarr.open_array(folder.zarr_store(), path=name, mode="r")[:] for name in ORIGINS}
     down = origin["origin60_y"] - origin["origin_y"]
     right = origin["origin_x"] - origin["origin60_x"]
     return (np.stack([down, right], axis=-1) / 60).astype(np.float32)
@@ -290,6 +312,35 @@ def prefetch(read: Callable[[int], Batch], steps: Iterable[int], *, depth: int =
         finally:
             for future in pending:
                 future.cancel()
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches on a device; on a GPU each is copied there while the one before it is worked on."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    copying = torch.cuda.Stream(device)
+    ahead: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            following = batch.to(device), copying.record_event()
+        if ahead is not None:
+            yield _take_over(*ahead, device)
+        ahead = following
+    if ahead is not None:
+        yield _take_over(*ahead, device)
+
+
+def _take_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """Let the working stream wait for a copy, and keep its memory as long as that stream uses it."""
+    working = torch.cuda.current_stream(device)
+    working.wait_event(copied)
+
+    def keep(tensor: Tensor) -> Tensor:
+        tensor.record_stream(working)
+        return tensor
+
+    return batch.each(keep)
 
 
 def resampling_matrix(position: Tensor, n: int) -> Tensor:
@@ -342,6 +393,23 @@ def to_images(batch: Batch, plan: BandPlan) -> Tensor:
         ratio = (near_infrared - red) / total.clamp(min=1)
         channels["NDVI"] = (ratio.clamp(min=0) * NDVI_SCALE).floor() * ((near_infrared > 0) & (red > 0))
     return torch.stack([channels[band] for band in plan.bands], dim=2) * INPUT_SCALE
+
+
+def to_valid(batch: Batch) -> Tensor:
+    """Tell where a batch has data in all bands of 10 m and 20 m, bool (N, S, y, x) on the finest grid read.
+
+    The 60 m bands are left out: their window may reach beyond the file without a hole in the patch.
+    """
+    valid = [
+        (dn.view(torch.int16) != 0).all(dim=2)  # few operations know uint16
+        for name, dn in sorted(batch.dn.items())
+        if name != "dn60" or len(batch.dn) == 1
+    ]
+    n = valid[0].shape[-1]
+    same_size = [
+        v.repeat_interleave(n // v.shape[-1], -1).repeat_interleave(n // v.shape[-1], -2) for v in valid
+    ]
+    return torch.stack(same_size).all(dim=0)
 
 
 class PatchDataset(Dataset):

@@ -21,9 +21,9 @@ import torch
 import yaml
 
 from pretrain import recipes, train
-from pretrain.data import PatchReader
-from pretrain.samples import Samples, select_samples, validation_locations
-from workflow_scripts.core import config, store, tables
+from pretrain.data import PatchReader, on_device
+from pretrain.samples import Samples, choose
+from workflow_scripts.core import config, tables
 from workflow_scripts.core.provenance import ROOT
 
 WARM_UP = 3
@@ -61,12 +61,10 @@ def dry_run(options: recipes.Options, samples: Samples, store_path: Path, *, ste
     objective, optimizer = train.prepare(alone, device)
     seconds, waits = [], []
     asked = time.perf_counter()
-    source = train.batches(
-        reader, samples, alone, n_seasons=objective.n_seasons, first=0, last=WARM_UP + steps
-    )
-    for batch in source:
+    source = train.batches(reader, samples, alone, objective, first=0, last=WARM_UP + steps)
+    for batch in on_device(source, device):
         ready = time.perf_counter()
-        train.learn(objective, objective, optimizer, batch.to(device), reader.plan, alone)
+        train.learn(objective, objective, optimizer, batch, reader.plan, alone)
         optimizer.step()
         objective.after_step()
         if device.type == "cuda":
@@ -106,15 +104,15 @@ def main(arguments: list[str]) -> int:
         model = find_model(chosen.model, chosen.configfile)
         options = recipes.resolve(model)
         folder = Path("results/datasets") / model["dataset"]
-        samples = select_samples(
-            tables.read_table(folder / "patches.parquet", "patches"),
-            tables.read_table(folder / "weights.parquet", "weights"),
-            seasons=store.layout(folder / "patches.zarr")["seasons"],
-            left_out=(
-                validation_locations(folder / "locations.parquet") if options.leave_out_validation else ()
-            ),
+        store_path = options.store or folder / "patches.zarr"
+        samples = choose(
+            options,
+            patches=tables.read_table(folder / "patches.parquet", "patches"),
+            weights=tables.read_table(folder / "weights.parquet", "weights"),
+            store_path=store_path,
+            locations=folder / "locations.parquet",
         )
-        found = dry_run(options, samples, folder / "patches.zarr", steps=chosen.steps)
+        found = dry_run(options, samples, store_path, steps=chosen.steps)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

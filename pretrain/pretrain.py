@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain import recipes, samples
-from workflow_scripts.core import store, tables
+from workflow_scripts.core import tables
 from workflow_scripts.core.provenance import ROOT, digest, git_commit, versions
 from workflow_scripts.core.stage import read_json, run_stage, write_json
 
@@ -190,12 +190,13 @@ def main(job: Any) -> None:
         )
     patches = tables.read_table(job.input.patches, "patches", columns=_PATCH_COLUMNS)
     weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight", *_KINDS))
-    store_path = Path(job.input.store).parent
-    chosen = samples.select_samples(
-        patches,
-        weights,
-        seasons=store.layout(store_path)["seasons"],
-        left_out=samples.validation_locations(job.input.locations) if options.leave_out_validation else (),
+    store_path = options.store or str(Path(job.input.store).parent)
+    chosen = samples.choose(
+        options,
+        patches=patches,
+        weights=weights,
+        store_path=store_path,
+        locations=job.input.locations,
     )
     draws = samples.shares_of_draws(chosen, weights, _KINDS)
 
@@ -217,7 +218,7 @@ def main(job: Any) -> None:
         "git_commit": git_commit(),
     }
     files = {
-        "store": str(store_path),
+        "store": store_path,
         "samples": str(checkpoints / "samples.npz"),
         "checkpoints": str(checkpoints),
         "metrics": str(job.output.metrics),
@@ -240,10 +241,10 @@ def main(job: Any) -> None:
             100 * share["draws"],
         )
     logger.info(
-        "%d of %d locations have at least %d seasons; %d steps of %d locations in %d processes",
+        "%d of %d locations have at least %d season(s); %d steps of %d locations in %d processes",
         len(chosen),
         patches["location"].nunique(),
-        samples.MIN_SEASONS,
+        samples.min_seasons(options),
         recipes.total_steps(options, len(chosen)),
         options.batch_size,
         options.processes,

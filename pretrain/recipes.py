@@ -42,6 +42,10 @@ class Options:
     momentum: float
     weight_decay: float
     """On all parameters, those of normalizations too, as published."""
+    seasons: int | None
+    """Distinct seasons drawn per location at most; None: as many as the objective has views of."""
+    side_table: str | None
+    """Numbers per location for objectives that ask for them."""
     leave_out_validation: bool
     """Train on the locations whose `split` is not `validation`."""
     bn_group_size: int
@@ -61,6 +65,10 @@ class Options:
     rendezvous: str | None
     """``host:port`` of the first machine, where they find each other."""
     reader_threads: int
+    store: str | None
+    """Where the patches are read from, a path or an address; None: the dataset's own store."""
+    cache: str | None
+    """Folder, on a disk of each machine, that what is read is copied to first."""
     skip_unreadable: bool
     """Draw another location where a patch cannot be read, instead of stopping."""
     log_steps: int
@@ -112,6 +120,10 @@ _RUNNING = {
     "nodes": 1,
     "rendezvous": None,
     "reader_threads": 1,
+    "store": None,
+    "cache": None,
+    "seasons": None,
+    "side_table": None,
     "leave_out_validation": False,
     "skip_unreadable": False,
     "tensorboard": False,
@@ -129,6 +141,8 @@ _RUN_ONLY = (
     "nodes",
     "rendezvous",
     "reader_threads",
+    "store",
+    "cache",
     "accumulate",
     "channels_last",
     "compile",

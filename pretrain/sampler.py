@@ -73,7 +73,14 @@ def draw_locations(
 
 
 def draw_seasons(
-    available: np.ndarray, n_seasons: int, *, seed: int, epoch: int, slots: np.ndarray, attempt: int = 0
+    available: np.ndarray,
+    n_seasons: int,
+    *,
+    seed: int,
+    epoch: int,
+    slots: np.ndarray,
+    attempt: int = 0,
+    max_seasons: int | None = None,
 ) -> np.ndarray:
     """Draw distinct seasons for each slot, in random order.
 
@@ -82,6 +89,7 @@ def draw_seasons(
     available : bool array (slot, season), at least one true per slot
     n_seasons : seasons to draw
     attempt : as of `draw_locations`
+    max_seasons : at most so many distinct ones; None is no such limit
 
     Returns
     -------
@@ -91,7 +99,7 @@ def draw_seasons(
     stream = STREAM_SEASONS + STREAMS_PER_ATTEMPT * attempt
     draws = uniforms(seed, epoch=epoch, stream=stream, slots=slots, n=available.shape[1])
     order = np.argsort(np.where(available, draws, np.inf), axis=1, kind="stable")
-    last = available.sum(axis=1, keepdims=True) - 1
+    last = np.minimum(available.sum(axis=1, keepdims=True), max_seasons or n_seasons) - 1
     return np.take_along_axis(order, np.minimum(np.arange(n_seasons)[None, :], last), axis=1)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pretrain.recipes import Options
 from pretrain.sampler import match_weights
 from workflow_scripts.core import store, tables
 from workflow_scripts.core.stage import atomic_path
@@ -38,9 +39,35 @@ class Samples:
     """float32 (L, season), 1 to 367, of the scene; NaN without patch."""
     seasons: np.ndarray
     """str (season,), labels in store order."""
+    side: np.ndarray
+    """float32 (L, column), numbers per location from the side table; NaN where it has none."""
+    side_columns: np.ndarray
+    """str (column,)."""
+
+    def side_values(self, columns: Sequence[str]) -> np.ndarray:
+        """Give columns of the side table, float32 (L, column).
+
+        Raises
+        ------
+        ValueError
+            If the table lacks one.
+        """
+        missing = sorted(set(columns) - set(self.side_columns.tolist()))
+        if missing:
+            raise ValueError(
+                f"the objective needs the columns {missing} of a side table, which has {self.side_columns.tolist()}. "
+                "Name a table with location_id and these columns as side_table of the model."
+            )
+        return self.side[:, [self.side_columns.tolist().index(name) for name in columns]]
 
     def __len__(self) -> int:
         return len(self.location)
+
+    def where(self, chosen: np.ndarray) -> "Samples":
+        """Give some of the locations, by a bool or integer array (L,)."""
+        whole = ("seasons", "side_columns")
+        values = {name: value if name in whole else value[chosen] for name, value in vars(self).items()}
+        return Samples(**values)
 
 
 def select_samples(
@@ -50,6 +77,7 @@ def select_samples(
     seasons: Sequence[str],
     left_out: Collection[str] = (),
     min_seasons: int = MIN_SEASONS,
+    side: pd.DataFrame | None = None,
 ) -> Samples:
     """Choose the locations to train on.
 
@@ -60,6 +88,7 @@ def select_samples(
     seasons : labels in store order
     left_out : ids of locations not to train on
     min_seasons : locations with fewer patches are left out
+    side : further numbers, `location_id` and any columns
 
     Raises
     ------
@@ -88,6 +117,8 @@ def select_samples(
     day_of_year[position, season] = time.dt.dayofyear + time.dt.hour / 24
     first = stored.drop_duplicates("location").set_index("location").loc[rows]
     identifiers = first["location_id"].astype(str).to_numpy()
+    table = pd.DataFrame({"location_id": []}) if side is None else side
+    numbers = table.set_index("location_id").reindex(identifiers)
     return Samples(
         location=rows,
         location_id=identifiers.astype(np.str_),
@@ -96,22 +127,68 @@ def select_samples(
         available=available,
         day_of_year=day_of_year,
         seasons=np.asarray(seasons, np.str_),
+        side=numbers.to_numpy(np.float32).reshape(len(rows), -1),
+        side_columns=np.asarray(numbers.columns, np.str_),
     )
 
 
-def read_dataset(folder: str | os.PathLike, *, min_seasons: int = 1) -> Samples:
-    """Choose from a finished dataset, ``results/datasets/NAME``, for training code of one's own.
+def read_side_table(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a Parquet or CSV table of numbers per location.
+
+    Raises
+    ------
+    ValueError
+        If it has no `location_id`, or names a location twice.
+    """
+    path = Path(path)
+    table = pd.read_csv(path, dtype={"location_id": str}) if path.suffix == ".csv" else pd.read_parquet(path)
+    if "location_id" not in table:
+        raise ValueError(f"side_table {path} has no column location_id; it has {list(table.columns)}")
+    repeated = table.loc[table["location_id"].duplicated(), "location_id"]
+    if len(repeated):
+        raise ValueError(f"side_table {path} names location {repeated.iloc[0]!r} more than once")
+    return table[["location_id", *table.select_dtypes("number").columns]]
+
+
+def min_seasons(options: Options) -> int:
+    """Give the least patches that a location to train on has."""
+    return min(MIN_SEASONS, options.seasons or MIN_SEASONS)
+
+
+def choose(
+    options: Options,
+    *,
+    patches: pd.DataFrame,
+    weights: pd.DataFrame,
+    store_path: str | os.PathLike,
+    locations: str | os.PathLike,
+) -> Samples:
+    """Choose the locations that a model is trained on.
 
     Parameters
     ----------
-    min_seasons : locations with fewer patches are left out
+    patches, weights : as of `select_samples`
+    store_path : path or address
+    locations : the dataset's table of locations, read where validation is left out
     """
+    return select_samples(
+        patches,
+        weights,
+        seasons=store.layout(store_path)["seasons"],
+        left_out=validation_locations(locations) if options.leave_out_validation else (),
+        min_seasons=min_seasons(options),
+        side=read_side_table(options.side_table) if options.side_table else None,
+    )
+
+
+def read_dataset(folder: str | os.PathLike) -> Samples:
+    """Choose all patches of a finished dataset, ``results/datasets/NAME``, for training code of one's own."""
     folder = Path(folder)
     return select_samples(
         tables.read_table(folder / "patches.parquet", "patches"),
         tables.read_table(folder / "weights.parquet", "weights"),
         seasons=store.layout(folder / "patches.zarr")["seasons"],
-        min_seasons=min_seasons,
+        min_seasons=1,
     )
 
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pretrain.augment import make_views
+from pretrain.augment import make_masks, make_views
+from pretrain.cache import fill_cache, objects_to_copy
 from pretrain.checkpoint import newest_checkpoint, save_checkpoint
-from pretrain.data import BandPlan, Batch, PatchReader, prefetch, to_images
+from pretrain.data import BandPlan, Batch, PatchReader, on_device, prefetch, to_images, to_valid
 from pretrain.distribution import average_statistics, mean_over_ranks, world
 from pretrain.encoders import Encoder, build_encoder, group_batch_norm, save_encoder
 from pretrain.objectives import OBJECTIVES
@@ -50,7 +51,8 @@ COLLAPSED_STD = 0.05
 class Run:
     """What the processes of a run are told."""
 
-    store: Path
+    store: str
+    """Path or address."""
     samples: Path
     checkpoints: Path
     metrics: Path
@@ -65,9 +67,9 @@ class Run:
     def read(cls, path: Path) -> "Run":
         """Read the description written by `pretrain.pretrain`."""
         content = json.loads(Path(path).read_text())
-        options = content["options"]
+        options, files = content["options"], content["files"]
         return cls(
-            **{name: Path(path) for name, path in content["files"].items()},
+            **{name: path if name == "store" else Path(path) for name, path in files.items()},
             options=Options(**(options | {"bands": tuple(options["bands"])})),
             facts=content["facts"],
             watched=content["watched"],
@@ -119,6 +121,7 @@ def prepare(options: Options, device: torch.device) -> tuple[Objective, torch.op
     """Build objective and optimizer on the device, ready to train."""
     objective = build_objective(options).to(device, DTYPES[options.precision]).train()
     if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every step has the same shapes
         speed_up(
             objective, channels_last=options.channels_last, backend="inductor" if options.compile else None
         )
@@ -142,7 +145,7 @@ def continue_from(folder: Path, objective: Objective, optimizer: torch.optim.Opt
 
 
 def batches(
-    reader: PatchReader, samples: Samples, options: Options, *, n_seasons: int, first: int, last: int
+    reader: PatchReader, samples: Samples, options: Options, objective: Objective, *, first: int, last: int
 ) -> Iterator[Batch]:
     """Yield this rank's part of the batch of each step, from `first` to before `last`."""
     rank, n_ranks = world()
@@ -155,7 +158,9 @@ def batches(
             batch,
             seed=options.seed,
             epoch=epoch,
-            n_seasons=n_seasons,
+            n_seasons=objective.n_seasons,
+            max_seasons=options.seasons,
+            side_columns=objective.side_columns,
             batch_size=options.batch_size,
             rank=rank,
             n_ranks=n_ranks,
@@ -234,12 +239,18 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     rank, n_ranks = world()
     device = choose_device(options.device, processes_here(n_ranks))
     samples = read_samples(run.samples)
+    samples.side_values(OBJECTIVES[options.objective].side_columns)
     reader = PatchReader(
-        run.store, options.bands, n_threads=options.reader_threads, pin_memory=device.type == "cuda"
+        nearest_store(run, samples, is_alive=is_alive),
+        options.bands,
+        n_threads=options.reader_threads,
+        pin_memory=device.type == "cuda",
     )
     objective, optimizer = prepare(options, device)
     step = continue_from(run.checkpoints, objective, optimizer)
-    model = DistributedDataParallel(objective, forward_sync_buffers=False) if n_ranks > 1 else objective
+    model: nn.Module = objective
+    if n_ranks > 1:
+        model = DistributedDataParallel(objective, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
     last, every = total_steps(options, len(samples)), checkpoint_interval(options, len(samples))
     metrics = Metrics(
@@ -253,19 +264,25 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     if run.watched is not None:
         places = {name: Path(run.watched[name]) for name in ("store", "patches", "labels")}
         watch = NeighborWatch(run.watched["settings"], **places, options=options)
+    unchecked: tuple[Tensor, Batch, int] | None = None
+    source = batches(reader, samples, options, objective, first=step, last=last)
     asked = time.perf_counter()
-    for batch in batches(reader, samples, options, n_seasons=objective.n_seasons, first=step, last=last):
+    for batch in on_device(source, device):
         waited = time.perf_counter() - asked
         rate = learning_rate(options, batch.epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        results = learn(model, objective, optimizer, batch.to(device), reader.plan, options)
-        stop_if_not_finite(results["loss"], batch, step=step)
+        results = learn(model, objective, optimizer, batch, reader.plan, options)
         optimizer.step()
         objective.after_step()
+        if unchecked is not None:  # the loss of the step before: to read this one's would wait for the GPU
+            stop_if_not_finite(*unchecked)
+        unchecked = results["loss"], replace(batch, dn={}), step
         step += 1
         metrics.add(results, waited=waited)
         is_watched = watch is not None and watch.is_due(step, per_epoch)
+        if step % every == 0 or step % options.log_steps == 0 or step == last or is_watched:
+            stop_if_not_finite(*unchecked)  # nothing is written of a step that failed
         if step % options.log_steps == 0 or step == last or is_watched:
             scores = watch.score(objective.encoder) if is_watched and rank == 0 else {}
             line = metrics.write(step=step, epoch=batch.epoch, rate=rate, scores=scores)
@@ -289,6 +306,28 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
         save_encoder(run.encoder, objective.encoder, bands=options.bands, steps=step, **run.facts)
 
 
+def nearest_store(run: Run, samples: Samples, *, is_alive: Callable[[], bool]) -> str:
+    """Give the store to read: the run's own, or its copy on this machine, which is made or completed first."""
+    if run.options.cache is None:
+        return run.store
+    target = Path(run.options.cache) / f"{run.facts['dataset']}-{run.facts['dataset_digest'][:16]}.zarr"
+    share = int(os.environ.get("LOCAL_RANK", 0)), processes_here(world()[1])
+    names = objects_to_copy(run.store, run.options.bands, samples.location)
+    fill_cache(run.store, target, names, share=share, n_threads=run.options.reader_threads, is_alive=is_alive)
+    return str(target)
+
+
+@contextmanager
+def coarse_products(is_allowed: bool) -> Iterator[None]:
+    """Let a GPU round the factors of fp32 products to ten bits (TF32), where allowed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if is_allowed else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def learn(
     model: nn.Module,
     objective: Objective,
@@ -308,18 +347,16 @@ def learn(
     -------
     results of the objective, averaged over the parts of the batch
     """
-    with torch.no_grad():
-        views = make_views(
-            to_images(batch, plan).to(DTYPES[options.precision]),
-            objective.views,
-            seed=options.seed,
-            epoch=batch.epoch,
-            slots=batch.slots,
-            crop_px=options.crop_px,
-        )
+    kind = batch.season.device.type
     is_bf16 = options.precision == "bf16"
-    autocast = partial(torch.autocast, views[0].device.type, torch.bfloat16, enabled=is_bf16)
-    parts = replace(batch, views=views).split(options.accumulate)
+    draw = {"seed": options.seed, "epoch": batch.epoch, "slots": batch.slots, "crop_px": options.crop_px}
+    with torch.no_grad(), coarse_products(is_bf16 and kind == "cuda"):  # the networks round to eight bits
+        images = to_images(batch, plan).to(DTYPES[options.precision])
+        views = make_views(images, objective.views, **draw)
+        masks = make_masks(to_valid(batch), objective.views, **draw) if objective.needs_masks else ()
+        del images
+    autocast = partial(torch.autocast, kind, torch.bfloat16, enabled=is_bf16)
+    parts = replace(batch, dn={}, views=views, masks=masks).split(options.accumulate)
     objective.before_step()
     optimizer.zero_grad()
     with autocast():
@@ -352,7 +389,7 @@ def speed_up(objective: Objective, *, channels_last: bool, backend: str | None) 
                 module.compile(backend=backend)
 
 
-def stop_if_not_finite(loss: Tensor, batch: Batch, *, step: int) -> None:
+def stop_if_not_finite(loss: Tensor, batch: Batch, step: int) -> None:
     """Stop a run whose loss is not a number, naming step and batch."""
     if not torch.isfinite(loss):
         names = ", ".join(map(repr, batch.location_id[:8]))
@@ -418,7 +455,8 @@ def main(run_file: str, error_file: str, launcher: str) -> int:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if n_ranks > 1:
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            is_gpu = device.type == "cuda"
+            distributed.init_process_group("nccl" if is_gpu else "gloo", device_id=device if is_gpu else None)
         train(run, is_alive=partial(process_exists, int(launcher)))
         if n_ranks > 1:
             distributed.destroy_process_group()

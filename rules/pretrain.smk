@@ -10,6 +10,7 @@ rule pretrain:
         weights=ancient(model_dataset("weights.parquet")),
         store=ancient(model_dataset("patches.zarr/zarr.json")),
         locations=ancient(model_dataset("locations.parquet")),
+        side_table=ancient(side_table),
         watched_patches=ancient(watched("patches.parquet")),
         watched_labels=ancient(watched("labels.parquet")),
         watched_store=ancient(watched("patches.zarr/zarr.json")),

@@ -64,6 +64,7 @@ def make_job(world, folder, **changes):
             patches=world / "patches.parquet",
             weights=world / "weights.parquet",
             store=world / "patches.zarr" / "zarr.json",
+            locations=world / "locations.parquet",
         ),
         output=SimpleNamespace(
             options=folder / "options.json",
@@ -142,6 +143,8 @@ def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, m
     for name, value in load_file(job.output.encoder).items():
         assert torch.equal(value, expected[name]), name
     states = [newest_checkpoint(j.output.encoder.parent / "checkpoints") for j in (job, uninterrupted)]
+    positions = [state["objective"].pop("_extra_state") for state in states]
+    assert positions[0] == positions[1] == 0  # 6 batches of 8 in a queue of 16
     for name, value in states[0]["objective"].items():
         assert torch.equal(value, states[1]["objective"][name]), name
 

@@ -15,6 +15,8 @@ class Objective(nn.Module):
     """Base of the objectives: what the loop relies on."""
 
     views: ClassVar[tuple[View, ...]]
+    needs_masks: ClassVar[bool] = False
+    side_columns: ClassVar[tuple[str, ...]] = ()
     encoder: Encoder
 
     @classmethod

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.data import Batch
+from pretrain.data import Batch, send
 from pretrain.distribution import gather, world
 from pretrain.encoders import Encoder
 from pretrain.objectives.base import Objective
@@ -79,7 +79,7 @@ class MomentumContrast(Objective):
         self.key_heads = deepcopy(self.heads).requires_grad_(False)
         queues = torch.randn(len(self.spaces), projection_size, queue_size, generator=generator)
         self.register_buffer("queues", functional.normalize(queues, dim=1))
-        self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
+        self.queue_position = 0
         self._keys: dict[tuple[int, int], Tensor] = {}
 
     @classmethod
@@ -106,10 +106,17 @@ class MomentumContrast(Objective):
         """Put the batch's positive keys of each space into its queue."""
         new = torch.stack([self._keys[i, space.positive] for i, space in enumerate(self.spaces)])
         n, size = new.shape[1], self.queues.shape[2]
-        position = int(self.queue_position)
-        self.queues[:, :, position : position + n] = new.transpose(1, 2)
-        self.queue_position.fill_((position + n) % size)
+        self.queues[:, :, self.queue_position : self.queue_position + n] = new.transpose(1, 2)
+        self.queue_position = (self.queue_position + n) % size
         self._keys = {}
+
+    def get_extra_state(self) -> int:
+        """Give the queues' position, which is kept off the device: reading it there would wait for it."""
+        return self.queue_position
+
+    def set_extra_state(self, state: int) -> None:
+        """Take the queues' position."""
+        self.queue_position = state
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the summed loss and, per space, loss, top-1, alignment, uniformity and spread."""
@@ -126,7 +133,7 @@ class MomentumContrast(Objective):
     def _compare(self, queries: list[Tensor], batch: Batch) -> dict[str, Tensor]:
         """Compute the losses of all spaces and what describes them."""
         n, device = len(queries[0]), queries[0].device
-        own = torch.from_numpy(batch.slots - batch.batch_slots.min()).to(device)
+        own = send(batch.slots - batch.batch_slots.min(), device=device)
         first = int(batch.slots.min() - batch.batch_slots.min()) // (n * world()[1]) * (n * world()[1])
         together = slice(first, first + n * world()[1])
         all_queries = gather(torch.stack(queries), dim=1)
@@ -167,7 +174,8 @@ class MomentumContrast(Objective):
         batch = parts[0]
         wanted = [(i, j) for i, space in enumerate(self.spaces) for j in space.used]
         views = [[part.views[1 + j] for part in parts] for j in range(len(self.views) - 1)]
-        by_slot = torch.from_numpy(np.argsort(batch.batch_slots)).to(views[0][0].device)
+        device = views[0][0].device
+        by_slot = send(np.argsort(batch.batch_slots), device=device)
         order = by_slot
         if self.shuffle_keys:
             draws = uniforms(
@@ -175,9 +183,9 @@ class MomentumContrast(Objective):
             )[:, 0]
             dealt = np.argsort(draws, kind="stable")[batch.batch_slots - batch.batch_slots.min()]
             n = sum(len(part.slots) for part in parts)
-            own = torch.from_numpy(dealt[world()[0] * n : (world()[0] + 1) * n]).to(by_slot.device)
+            own = send(dealt[world()[0] * n : (world()[0] + 1) * n], device=device)
             views = [gather(torch.cat(view))[by_slot][own].chunk(len(parts)) for view in views]
-            order = torch.from_numpy(np.argsort(dealt)).to(by_slot.device)
+            order = send(np.argsort(dealt), device=device)
         projected = []
         for part_views in zip(*views, strict=True):
             pooled = [self.key_encoder(view).pooled for view in part_views]
@@ -210,9 +218,10 @@ def measure(queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
     """
     distance = (2 - 2 * queries @ queries.T).clamp(min=0)
     n = len(queries)
-    others = ~torch.eye(n, dtype=torch.bool, device=queries.device)
+    others = 1 - torch.eye(n, dtype=queries.dtype, device=queries.device)
+    pairs = (torch.exp(-2 * distance) * others).sum() / max(n * (n - 1), 1)
     return {
         "alignment": (queries - keys).square().sum(dim=1).mean(),
-        "uniformity": torch.exp(-2 * distance)[others].mean().log() if n > 1 else distance.sum(),
+        "uniformity": pairs.log() if n > 1 else pairs,
         "std": queries.std(dim=0, correction=0).mean() * queries.shape[1] ** 0.5,
     }
