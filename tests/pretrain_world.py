@@ -1,12 +1,17 @@
 """A small patch store with vegetation that follows the seasons, and training ranks, for the tests."""
 
+import logging
 import multiprocessing
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from shapely.geometry import box
 
@@ -107,6 +112,30 @@ def _row(
         "is_complete": location != 2,
         "geometry": box(lon[location], lat[location], lon[location] + 0.01, lat[location] + 0.01),
     }
+
+
+@contextmanager
+def serve_bucket(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Copy a folder into a bucket of a local S3 server; give its address there and the server's client."""
+    server_of, boto3 = pytest.importorskip("moto.server"), pytest.importorskip("boto3")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "made")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            keys | {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": "us-east-1"}
+        ).items():
+            patch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="made-bucket")
+        for path in folder.rglob("*"):
+            if path.is_file():
+                key = f"data/{path.relative_to(folder)}"
+                client.put_object(Bucket="made-bucket", Key=key, Body=path.read_bytes())
+        yield "s3://made-bucket/data", client
+    server.stop()
 
 
 def _one_rank(run_file: str, error_file: str, environment: dict) -> None:

@@ -1,11 +1,13 @@
 """Views equal slow, obvious versions of the operations that the published code takes from OpenCV."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pretrain import augment
-from pretrain.augment import View, draw_crops, draw_parameters, make_views
+from pretrain.augment import View, draw_crops, draw_parameters, draw_views, make_masks, make_views
 from pretrain.randomness import uniforms
 
 SIZE = 24
@@ -93,6 +95,28 @@ def test_views_equal_the_slow_ones(images):
             # float32 against float64 over values up to 40
             np.testing.assert_allclose(made[number][i].numpy(), expected, rtol=1e-4, atol=1e-4)
     assert min(seen.values()) > 0
+
+
+def test_masks_follow_their_views(images):
+    views = (View(0, "none"), View(1, "before_crop"), View(0, "after_crop"))
+    valid = torch.from_numpy(np.random.default_rng(1).random((12, 2, SIZE, SIZE)) > 0.3)
+    valid[:, :, :6] = False
+    draw = {"seed": 5, "epoch": 2, "slots": np.arange(100, 112)}
+    masks = make_masks(valid, views, crop_px=20, **draw)
+    for number, (view, p) in enumerate(
+        zip(views, draw_views(views, height=SIZE, width=SIZE, **draw), strict=True)
+    ):
+        plain = replace(p, brightness=np.ones(12), contrast=np.ones(12), is_gray=np.zeros(12, bool))
+        for i in range(12):
+            share = valid[i, view.season].double().numpy()[None]
+            if view.augment == "before_crop":
+                share = slow_color_blur_flip(share, plain, i)
+            share = slow_crop(share, plain, i, 20)
+            if view.augment == "after_crop":
+                share = slow_color_blur_flip(share, plain, i)
+            clear = np.abs(share[0] - 0.5) > 1e-5  # float32 against float64
+            assert np.array_equal(masks[number][i].numpy()[clear], (share[0] > 0.5)[clear])
+            assert clear.mean() > 0.1
 
 
 def test_a_sample_does_not_depend_on_the_others(images):

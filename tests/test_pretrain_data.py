@@ -1,17 +1,28 @@
 """Batches hold exactly the stored pixels of the right bands, seasons and locations."""
 
 import logging
+import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from pretrain.data import PatchDataset, PatchReader, plan_bands, prefetch, to_images
+from pretrain.cache import fill_cache, objects_to_copy
+from pretrain.data import ORIGINS, PatchDataset, PatchReader, plan_bands, prefetch, to_images, to_valid
 from pretrain.reader import ShardedPatchArray, open_arrays
-from pretrain.samples import read_dataset, read_samples, select_samples, shares_of_draws, write_samples
-from tests.pretrain_world import make_world
+from pretrain.samples import (
+    read_dataset,
+    read_samples,
+    read_side_table,
+    select_samples,
+    shares_of_draws,
+    write_samples,
+)
+from tests.pretrain_world import make_world, serve_bucket
 from workflow_scripts.core import bands, store, tables
 from workflow_scripts.core.seasons import SEASONS
 from workflow_scripts.core.tables import dataset_digest
@@ -232,29 +243,8 @@ def test_patch_dataset_works_with_an_ordinary_loader(world, chosen):
 
 @pytest.fixture(scope="module")
 def bucket(world):
-    """The store in a bucket of a local S3 server: its address, and the server's client."""
-    moto = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        host, port = server.get_host_and_port()
-        for key, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "made",
-            "AWS_SECRET_ACCESS_KEY": "made",
-            "AWS_REGION": "us-east-1",
-        }.items():
-            patch.setenv(key, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="made-bucket")
-        for path in (world / "patches.zarr").rglob("*"):
-            if path.is_file():
-                key = f"data/{path.relative_to(world)}"
-                client.put_object(Bucket="made-bucket", Key=key, Body=path.read_bytes())
-        yield "s3://made-bucket/data/patches.zarr", client
-    server.stop()
+    with serve_bucket(world) as (address, client):
+        yield f"{address}/patches.zarr", client
 
 
 def test_a_store_in_a_bucket_gives_the_same_batches(world, chosen, bucket):
@@ -307,6 +297,81 @@ def test_a_store_behind_a_web_server_gives_the_same_pixels(world):
         expected, _ = PatchReader(world / "patches.zarr", ("B02", "B05")).read(np.array([3]), np.array([[1]]))
         found, _ = reader.read(np.array([3]), np.array([[1]]))
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("wanted", [("B02", "NDVI"), ("B01", "B05")])
+def test_a_cache_holds_what_a_run_reads_and_no_more(chosen, bucket, tmp_path, wanted, caplog):
+    address, _ = bucket
+    locations = np.array([0, 3, 11])  # shards 0 and 2 of three
+    names = objects_to_copy(address, wanted, locations)
+    with ThreadPoolExecutor(2) as pool:  # as two processes of a machine
+        for other in [pool.submit(fill_cache, address, tmp_path, names, share=(i, 2)) for i in range(2)]:
+            other.result()
+    files = {os.fspath(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == set(names)
+    arrays = {"dn10"} if "B02" in wanted else {"dn20", "dn60", *ORIGINS}
+    objects = {name for name in files if name.split("/")[-1].startswith("c.") and "band" not in name}
+    assert {name.split("/")[0] for name in objects} == arrays
+    assert {name.split("/")[1].split(".")[1] for name in objects} == {"0", "2"}
+    expected, found = (
+        PatchReader(place, wanted).read(locations, np.zeros((3, 1), int)) for place in (address, tmp_path)
+    )
+    assert all(torch.equal(found[0][name], expected[0][name]) for name in expected[0])
+    caplog.set_level(logging.INFO)
+    damaged = tmp_path / sorted(objects)[0]
+    damaged.unlink()
+    fill_cache(address, tmp_path, names)
+    assert damaged.exists() and f"copying 1 of {len(names)} objects" in caplog.text
+    damaged.unlink()
+    with pytest.raises(RuntimeError, match="started this run is gone"):
+        fill_cache(
+            address,
+            tmp_path,
+            names,
+            share=(names.index(sorted(objects)[0]) + 1, len(names)),
+            is_alive=lambda: False,
+        )
+
+
+def test_side_tables_are_joined_by_location(world, tmp_path):
+    patches = tables.read_table(world / "patches.parquet", "patches")
+    weights = tables.read_table(world / "weights.parquet", "weights")
+    table = pd.DataFrame({"location_id": ["5U_5R", "0U_0R", "9U_9R"], "rain": [5.0, 0.5, 9], "name": "x"})
+    table.to_csv(tmp_path / "side.csv", index=False)
+    joined = select_samples(patches, weights, seasons=SEASONS, side=read_side_table(tmp_path / "side.csv"))
+    rain = dict(zip(joined.location_id.tolist(), joined.side_values(["rain"])[:, 0].tolist(), strict=True))
+    assert (rain["0U_0R"], rain["5U_5R"], rain["9U_9R"]) == (0.5, 5, 9)
+    assert np.isnan(rain["3U_3R"])
+    with pytest.raises(
+        ValueError, match=r"needs the columns \['name', 'snow'\] of a side table, which has \['rain'\]"
+    ):
+        joined.side_values(["snow", "name"])
+    pd.concat([table, table.iloc[:1]]).to_parquet(tmp_path / "side.parquet")
+    with pytest.raises(ValueError, match="names location '5U_5R' more than once"):
+        read_side_table(tmp_path / "side.parquet")
+    table.drop(columns="location_id").to_parquet(tmp_path / "side.parquet")
+    with pytest.raises(ValueError, match="has no column location_id"):
+        read_side_table(tmp_path / "side.parquet")
+
+
+def test_views_of_one_season_if_asked(world, chosen):
+    reader = PatchReader(world / "patches.zarr", ("B02",))
+    draw = {"seed": 3, "epoch": 0, "n_seasons": 3, "batch_size": 8, "rank": 0, "n_ranks": 1}
+    three, one = (reader.read_batch(chosen, 0, max_seasons=n, **draw).season for n in (None, 1))
+    assert torch.equal(one, three[:, :1].expand(-1, 3))
+    assert {len(set(row)) for row in three.tolist()} >= {3}
+
+
+def test_holes_are_where_any_10_m_or_20_m_band_has_no_data():
+    dn10 = torch.ones((1, 1, 2, 4, 4), dtype=torch.int32)
+    dn20, dn60 = (
+        torch.ones((1, 1, 1, 2, 2), dtype=torch.int32),
+        torch.zeros((1, 1, 1, 2, 2), dtype=torch.int32),
+    )
+    dn10[0, 0, 1, 0, 3], dn20[0, 0, 0, 1, 0] = 0, 0
+    dn = {"dn10": dn10.to(torch.uint16), "dn20": dn20.to(torch.uint16), "dn60": dn60.to(torch.uint16)}
+    valid = to_valid(_batch(dn, None, np.zeros((1, 1), int)))[0, 0].int().tolist()
+    assert valid == [[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
 
 
 def test_a_dataset_is_opened_by_its_folder(world):

@@ -75,6 +75,8 @@ def test_two_seasons_repeat_the_second_drawn():
     order = draw_seasons(available, 3, seed=0, epoch=0, slots=np.arange(50))
     assert (np.sort(order[:, :2], axis=1) == [1, 3]).all()
     assert np.array_equal(order[:, 1], order[:, 2])
+    one = draw_seasons(available, 3, seed=0, epoch=0, slots=np.arange(50), max_seasons=1)
+    assert np.array_equal(one, order[:, [0, 0, 0]])
 
 
 def test_weights_are_joined_by_id_and_must_cover_the_locations():

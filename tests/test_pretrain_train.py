@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -29,7 +30,7 @@ from pretrain.objectives.base import Objective
 from pretrain.pretrain import prepare_checkpoints
 from pretrain.randomness import uniforms
 from pretrain.samples import read_samples
-from tests.pretrain_world import make_world, train_on_ranks
+from tests.pretrain_world import make_world, serve_bucket, train_on_ranks
 from workflow_scripts.core import tables
 
 ENTRY = {
@@ -147,6 +148,22 @@ def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, m
     assert positions[0] == positions[1] == 0  # 6 batches of 8 in a queue of 16
     for name, value in states[0]["objective"].items():
         assert torch.equal(value, states[1]["objective"][name]), name
+
+
+def test_a_run_from_a_bucket_through_a_cache_is_the_same(world, uninterrupted, tmp_path, monkeypatch):
+    with serve_bucket(world) as (address, _):
+        options = {"store": f"{address}/patches.zarr", "cache": str(tmp_path / "scratch")}
+        job = make_job(world, tmp_path / "run", epochs=2, **options)
+        run_here(job, monkeypatch)
+    assert losses(job)["loss"] == losses(uninterrupted)["loss"][:2]
+    (folder,) = (tmp_path / "scratch").iterdir()
+    assert folder.name.startswith("made-") and not (folder / "scl").exists()
+
+
+def test_one_patch_per_location_suffices_for_one_season_views(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "launch", lambda *_, **__: None)
+    pretrain.main(make_job(world, tmp_path, objective="moco", seasons=1))
+    assert read_samples(tmp_path / "checkpoints" / "samples.npz").location.tolist() == list(range(12))
 
 
 def test_two_ranks_equal_one(world, tmp_path, monkeypatch):
@@ -340,11 +357,14 @@ class MaskedAutoencoder(Objective):
     """A further objective needs nothing of the loop but what `Objective` declares."""
 
     views = (View(0, "none"),)
+    needs_masks = True
+    side_columns = ("rain",)
 
     def __init__(self, encoder, *, seed):
         super().__init__()
         self.encoder = encoder
         self.seed = seed
+        self.rain = nn.Linear(encoder.feature_size, 1)
         self.decoder = nn.ConvTranspose2d(encoder.feature_size, encoder.n_bands, 32, stride=32)
 
     @classmethod
@@ -357,18 +377,28 @@ class MaskedAutoencoder(Objective):
         draws = uniforms(self.seed, epoch=batch.epoch, stream=99, slots=batch.slots, n=cells**2)
         hidden = torch.from_numpy(draws < 0.75).view(-1, 1, cells, cells)
         hidden = hidden.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
-        drawn = self.decoder(self.encoder(images.masked_fill(hidden, 0)).maps[-1])
-        error = (drawn - images / 10).square()
-        return {"loss": (error * hidden).mean() / hidden.float().mean(), "seen": error.mean().detach()}
+        features = self.encoder(images.masked_fill(hidden, 0))
+        error = (self.decoder(features.maps[-1]) - images / 10).square()
+        counted = hidden & batch.masks[0].unsqueeze(1)
+        loss = (error * counted).mean() / counted.float().mean()
+        assert batch.side.flatten().tolist() == [float(name.split("U")[0]) for name in batch.location_id]
+        assert torch.isfinite(batch.day_of_year).all()
+        rain = (self.rain(features.pooled.detach()) - batch.side / 10).square().mean()
+        return {"loss": loss + 0.01 * rain, "seen": error.mean().detach()}
 
 
 def test_a_masked_autoencoder_fits_the_loop(world, tmp_path, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "mae", MaskedAutoencoder)
     monkeypatch.setitem(recipes.RECIPES["paper"], "mae", recipes.RECIPES["paper"]["seco"])
-    job = make_job(world, tmp_path, objective="mae", crop_px=32, epochs=12, learning_rate=0.1, bn={})
+    side = pd.DataFrame({"location_id": [f"{i}U_{i}R" for i in range(12)], "rain": np.arange(12.0)})
+    side.to_parquet(tmp_path / "side.parquet")
+    changes = {"objective": "mae", "crop_px": 32, "epochs": 12, "learning_rate": 0.1, "bn": {}}
+    job = make_job(world, tmp_path / "with", side_table=str(tmp_path / "side.parquet"), **changes)
     run_here(job, monkeypatch)
     found = losses(job)["loss"]
     assert found[-1] < 0.8 * found[0]
+    with pytest.raises(ValueError, match=r"needs the columns \['rain'\] of a side table, which has \[\]"):
+        run_here(make_job(world, tmp_path / "without", **changes), monkeypatch)
 
 
 @pytest.mark.parametrize(

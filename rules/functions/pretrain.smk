@@ -6,6 +6,11 @@ def model_dataset(file):
     return lambda wildcards: f"results/datasets/{MODELS[wildcards.model]['dataset']}/{file}"
 
 
+def side_table(wildcards):
+    """Input function: the model's table of further facts, if it has one."""
+    return MODELS[wildcards.model].get("side_table") or []
+
+
 def watched(file):
     """Input function: a file of the dataset of the task that a model is watched on, if there is one."""
 
