@@ -111,6 +111,19 @@ def test_click_on_a_location_opens_it(page):
     page.wait_for_selector("h2:has-text('P004')")
 
 
+def test_without_a_notice_the_map_still_fills_the_page(browser, written, tmp_path):
+    shutil.copytree(written, tmp_path / "copy")
+    listing = json.loads((tmp_path / "copy" / "datasets.json").read_text())
+    listing["datasets"][0]["notice"] = None
+    (tmp_path / "copy" / "datasets.json").write_text(json.dumps(listing))
+    with explore_page.served(tmp_path / "copy") as url:
+        page = browser.new_page(viewport=DESKTOP)
+        page.goto(url)
+        page.wait_for_selector("body[data-ready]")
+        assert page.locator("#canvas").bounding_box()["height"] > DESKTOP["height"] / 2
+        page.close()
+
+
 def test_keyboard_moves_and_opens(page):
     page.focus("#canvas")
     for key in ("ArrowLeft", "ArrowUp", "+", "-", "Enter"):
