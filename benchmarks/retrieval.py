@@ -49,7 +49,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pretrain.reader import open_arrays
 from workflow_scripts import retrieve_patches
-from workflow_scripts.core import bands, grid, stac, store, tables
+from workflow_scripts.core import bands, grid, network, store, tables
 from workflow_scripts.core.patches import PARTS, READERS, Place, Wish, fetch
 
 TILE, SIZE_M, SEED = "32TQT", 2560, 0
@@ -218,7 +218,7 @@ def run_ours(base, places, out, *, reader="windows"):
     job = SimpleNamespace(
         input=SimpleNamespace(scenes=out / "scenes.parquet", store=path / "zarr.json"),
         output=SimpleNamespace(retrieved=out / "retrieved.parquet"),
-        params=SimpleNamespace(conventions="earth-search", sign=None, **params),
+        params=SimpleNamespace(catalogs={"made": {"conventions": "earth-search"}}, **params),
         wildcards=SimpleNamespace(shard="0"),
         threads=2,
     )
@@ -280,7 +280,7 @@ def run_reference(base, places, out):
         folder.mkdir()
         write_geotiff(folder / "all_bands.tif", np.concatenate([cube, ndvi[None]]), left, top)
 
-    options = {key: value for key, value in stac.GDAL_OPTIONS.items() if key != "CPL_VSIL_CURL_NON_CACHED"}
+    options = {key: value for key, value in network.GDAL_OPTIONS.items() if key != "CPL_VSIL_CURL_NON_CACHED"}
     with rasterio.Env(**options), ThreadPoolExecutor(8) as pool:
         list(pool.map(one, places))
 

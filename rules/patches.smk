@@ -28,6 +28,32 @@ rule search_tile:
         "../workflow_scripts/search_tile.py"
 
 
+rule gather_items:
+    input:
+        jobs="results/datasets/{dataset}/jobs.json",
+        catalog=scene_catalog_files,
+    output:
+        found="results/datasets/{dataset}/items.parquet",
+    log:
+        "results/logs/{dataset}/gather_items.log",
+    benchmark:
+        "results/logs/{dataset}/gather_items.benchmark.tsv"
+    threads: 4
+    resources:
+        mem_mb=6000,
+        runtime=600,
+    params:
+        code=code("workflow_scripts.gather_items"),
+        catalogs=lambda wildcards: {
+            option("scenes", "catalog")(wildcards): scene_catalog(wildcards)
+        },
+        years=option("scenes", "years"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/gather_items.py"
+
+
 rule select_scenes:
     input:
         locations="results/datasets/{dataset}/locations.parquet",
@@ -104,8 +130,7 @@ rule retrieve_patches:
         reader=option("patches", "reader"),
         max_cloud_fraction=option("patches", "max_cloud_fraction"),
         max_nodata_fraction=option("patches", "max_nodata_fraction"),
-        conventions=catalog_option("conventions"),
-        sign=catalog_option("sign"),
+        catalogs=scene_access,
     conda:
         "../envs/geo.yaml"
     script:

@@ -244,7 +244,11 @@ class World:
         return self.job(
             inputs={"scenes": self.folder / f"scenes/{shard}.parquet", "store": self.store / "zarr.json"},
             outputs={"retrieved": self.folder / f"retrieved/{shard}.parquet"},
-            params={"reader": self.reader, "conventions": self.conventions, "sign": None, **self.limits},
+            params={
+                "reader": self.reader,
+                "catalogs": {"made": {"conventions": self.conventions}},
+                **self.limits,
+            },
             shard=str(shard),
         )
 

@@ -6,7 +6,7 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workflow_scripts.core import block_reader, ranges, stac
+from workflow_scripts.core import block_reader, network, ranges
 from workflow_scripts.core.block_reader import BlockReader
 from workflow_scripts.core.rasterio_reader import RasterioReader
 from workflow_scripts.core.tiff import Tiff, UnsupportedError, read_tiff
@@ -137,7 +137,7 @@ def test_headers_longer_than_the_first_request_and_cut_off_ones(tmp_path):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(block_reader, "MAX_GAP_BYTES", 0)
     values = smooth(np.random.default_rng(3), (256, 256), np.uint16)
     write(tmp_path / "a.tif", values, predictor=2)
@@ -213,5 +213,5 @@ def test_servers_without_ranges_are_left_to_gdal(served, monkeypatch):
 
 
 def test_addresses_of_other_kinds_are_left_to_gdal():
-    with pytest.raises(UnsupportedError, match="s3://"):
-        ranges.Ranges().read("s3://bucket/B02.tif", 0, 10)
+    with pytest.raises(UnsupportedError, match="gs://"):
+        ranges.Ranges().read("gs://bucket/B02.tif", 0, 10)

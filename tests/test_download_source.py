@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from workflow_scripts import download_source
-from workflow_scripts.core import stac
+from workflow_scripts.core import network
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.etag, server.status, server.plan, server.requests = CONTENT, '"v1"', 200, [], []
     server.url = f"http://127.0.0.1:{server.server_port}/land.zip"

@@ -14,7 +14,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from workflow_scripts import read_tile
-from workflow_scripts.core import grid, stac
+from workflow_scripts.core import grid, network, stac
 from workflow_scripts.demo.faults import Fault
 from workflow_scripts.demo.server import DemoServer
 
@@ -105,7 +105,7 @@ def made_item(name, tile, day):
 
 @pytest.fixture
 def served(folder, monkeypatch):
-    monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.01)
     with DemoServer(folder, catalogs=["modis.json"]) as server:
         yield server
 

@@ -12,7 +12,7 @@ import pytest
 from made_scenes import CENTER, World, make_item, read_by_hand, write_collection, write_files
 
 from workflow_scripts import retrieve_patches
-from workflow_scripts.core import stac, store
+from workflow_scripts.core import network, store
 from workflow_scripts.demo import faults
 from workflow_scripts.demo.server import DemoServer
 
@@ -73,7 +73,7 @@ def expiring_tokens(seed):
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, N_FAULT_RUNS))]
 )
 def test_failing_server(folder, tmp_path, monkeypatch, seed):
-    monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.002)
     with DemoServer(folder, catalogs=["items.json"]) as server:
         missing = f"{'ABCDE'[seed % 5]}/{('B11', 'B02', 'B09', 'SCL')[seed % 4]}"
         server.faults += [
@@ -87,7 +87,7 @@ def test_failing_server(folder, tmp_path, monkeypatch, seed):
         world = World(tmp_path, [], points=POINTS, per_shard=3)
         world.reader = "rasterio" if seed % 5 == 4 else "windows"
         world.search(server.api_url)
-        monkeypatch.setattr(stac, "sign", expiring_tokens(seed))
+        monkeypatch.setattr(network, "sign", expiring_tokens(seed))
         world.select()
         world.create()
         world.retrieve()

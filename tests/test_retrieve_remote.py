@@ -7,7 +7,7 @@ import pytest
 from made_scenes import World, make_item, read_by_hand, write_files
 
 from workflow_scripts import retrieve_patches
-from workflow_scripts.core import stac, store
+from workflow_scripts.core import network, store
 from workflow_scripts.demo import faults
 from workflow_scripts.demo.server import DemoServer
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def served(folder, tmp_path, monkeypatch):
     """The world, searched through the API; the server to be made to fail."""
-    monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.01)
     items = [make_item(item_id, day, **{"eo:cloud_cover": cloud}) for item_id, day, cloud in SCENES]
     (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     with DemoServer(folder, catalogs=["items.json"]) as server:
@@ -101,15 +101,15 @@ def test_tokens_are_renewed_and_appear_nowhere(served, folder, monkeypatch, capl
     made = []
 
     def sign(href, method):
-        assert method == "planetary-computer"
+        assert method.sign == "planetary-computer"
         made.append(f"SECRET{len(made)}")
         return f"{href}?sig={made[-1]}"
 
-    monkeypatch.setattr(stac, "sign", sign)
+    monkeypatch.setattr(network, "sign", sign)
     server.faults.append(faults.Fault(r"A/B05\.tif", "status", status=403, times=1))
     server.faults.append(faults.missing(r"C/B06\.tif"))
     job = world.retrieve_job()
-    job.params.sign = "planetary-computer"
+    job.params.catalogs["made"]["sign"] = "planetary-computer"
     retrieve_patches.main(job)
     table = world.retrieved()
     assert list(table["item_id"]) == ["A", ""] and table["reason"][1] == "read_error"

@@ -11,6 +11,7 @@ from made_scenes import CENTER, EPSG, LEFT, SETTINGS, SIZE_M, TOP, WIDTH_M, make
 
 from workflow_scripts import select_scenes
 from workflow_scripts.core import grid, tables
+from workflow_scripts.selection import matching
 
 OTHER_EPSG = 32633
 
@@ -278,7 +279,7 @@ def test_footprint_in_two_parts_at_the_antimeridian():
     row = item("A", "2021-07-01", mgrs_tile="", epsg=epsg, geometry=parts, origin_x=np.nan, origin_y=np.nan)
     row |= {"width_m": np.nan, "height_m": np.nan}
     locations = make_locations([CENTER]).assign(location=[0], lon=[-179.999], lat=[lat])
-    holds = select_scenes.holds_patch(
+    holds = matching.holds_patch(
         pd.DataFrame({"location": [0], "item": [0]}), locations, frame([row]), SIZE_M
     )
     assert holds.tolist() == [True]
@@ -308,7 +309,7 @@ def test_every_season_has_a_row_even_without_any_item():
 
 def test_places_beyond_every_tile_have_no_scene():
     locations = make_locations([CENTER]).assign(location=[0], lon=[10.0], lat=[84.9])
-    nothing = select_scenes.read_items([])
+    nothing = select_scenes.read_items([], [])
     result = select_scenes.select(locations, make_windows(["P0"]), nothing, settings=SETTINGS, size_m=SIZE_M)
     assert list(result["reason"]) == ["no_scene", "no_scene"]
     elsewhere = frame([item("A", "2021-07-01")])

@@ -14,7 +14,7 @@ import requests
 from made_scenes import make_item, write_collection, write_geoparquet
 
 from workflow_scripts import search_tile
-from workflow_scripts.core import bands, items, stac, tables
+from workflow_scripts.core import bands, items, network, stac, tables
 
 YEARS = (2020, 2022)
 
@@ -204,17 +204,17 @@ def test_retry_waits_longer_and_gives_up():
     pauses = []
 
     def fail():
-        raise stac.TransientError("HTTP 503")
+        raise network.TransientError("HTTP 503")
 
     with pytest.raises(RuntimeError, match=r"search: failed 4 times, last with: HTTP 503"):
-        stac.retry(fail, "search", attempts=4, sleep=pauses.append)
+        network.retry(fail, "search", attempts=4, sleep=pauses.append)
     assert pauses == [1, 2, 4]
 
 
 def test_retry_obeys_retry_after_and_hides_tokens(caplog):
     caplog.set_level(logging.INFO)
     answers, pauses = (
-        iter([stac.TransientError("https://x/y.tif?sig=SECRET failed", retry_after_s=7), None]),
+        iter([network.TransientError("https://x/y.tif?sig=SECRET failed", retry_after_s=7), None]),
         [],
     )
 
@@ -224,7 +224,7 @@ def test_retry_obeys_retry_after_and_hides_tokens(caplog):
             raise answer
         return "done"
 
-    assert stac.retry(once, "reading", sleep=pauses.append) == "done"
+    assert network.retry(once, "reading", sleep=pauses.append) == "done"
     assert pauses == [7] and "SECRET" not in caplog.text and "y.tif" in caplog.text
 
 
@@ -233,22 +233,22 @@ def test_retry_lets_lasting_failures_through():
         raise RuntimeError("HTTP 404")
 
     with pytest.raises(RuntimeError, match="HTTP 404"):
-        stac.retry(wrong, "reading", sleep=lambda _: pytest.fail("must not wait"))
+        network.retry(wrong, "reading", sleep=lambda _: pytest.fail("must not wait"))
 
 
 def test_retry_after_as_a_date():
     moment = pd.Timestamp.now("UTC") + pd.Timedelta(seconds=30)
-    assert 20 < stac._retry_after_s(moment.strftime("%a, %d %b %Y %H:%M:%S GMT")) <= 30
-    assert stac._retry_after_s("12") == 12 and stac._retry_after_s(None) is None
+    assert 20 < network.retry_after_s(moment.strftime("%a, %d %b %Y %H:%M:%S GMT")) <= 30
+    assert network.retry_after_s("12") == 12 and network.retry_after_s(None) is None
 
 
 def test_no_token_in_messages_of_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(stac, "sign", lambda href, method: href + "?sig=SECRET")
+    monkeypatch.setattr(network, "sign", lambda href, method: href + "?sig=SECRET")
     with pytest.raises(RuntimeError) as caught:
-        stac.open_href(str(tmp_path / "absent.tif"), sign_method="planetary-computer")
+        network.open_href(str(tmp_path / "absent.tif"), access=network.Access("planetary-computer"))
     assert "SECRET" not in str(caught.value) and "absent.tif" in str(caught.value)
     with pytest.raises(ValueError, match="'other' is not one of"):
-        monkeypatch.undo() or stac.sign("x", "other")
+        monkeypatch.undo() or network.sign("x", network.Access("other"))
 
 
 # ---- a STAC API --------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def api(monkeypatch):
     Api.items, Api.faults, Api.asked, Api.repeats, Api.conforms = made_items(), [], [], False, True
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.001)
     url = f"http://127.0.0.1:{server.server_port}/"
     yield {"type": "api", "url": url, "collection": "sentinel-2-l2a", "conventions": "earth-search"}
     server.shutdown()
@@ -324,7 +324,7 @@ def test_api_gives_what_files_give(api, catalogs):
 
 
 def test_api_that_stays_down_is_one_clear_message(api, monkeypatch):
-    Api.faults = [(502, {})] * stac.ATTEMPTS
+    Api.faults = [(502, {})] * network.ATTEMPTS
     with pytest.raises(
         RuntimeError, match=r"search of tile 32TQT, 2020 to 2022, in catalog 'made': failed 5 times"
     ):
@@ -332,7 +332,7 @@ def test_api_that_stays_down_is_one_clear_message(api, monkeypatch):
     Api.faults = [(400, {})]
     with pytest.raises(RuntimeError, match="HTTP 400"):
         search(api)
-    monkeypatch.setattr(stac, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.0)
     with pytest.raises(RuntimeError, match="failed 5 times"):
         search({**api, "url": "http://127.0.0.1:9/"})
 
@@ -352,7 +352,7 @@ def test_connection_errors_pass():
             raise requests.ConnectionError("refused")
         return 1
 
-    assert stac.retry(once, "x", sleep=lambda _: None) == 1
+    assert network.retry(once, "x", sleep=lambda _: None) == 1
 
 
 # ---- MODIS -------------------------------------------------------------------------------------

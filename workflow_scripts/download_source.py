@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 
 import requests
 
-from workflow_scripts.core.stac import PASSING_STATUS, TIMEOUT_S, TransientError, redact, retry
+from workflow_scripts.core.network import PASSING_STATUS, TIMEOUT_S, TransientError, redact, retry
 from workflow_scripts.core.stage import atomic_path, read_json, run_stage, write_json
 
 logger = logging.getLogger(__name__)

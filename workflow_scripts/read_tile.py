@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import rasterio
 
-from workflow_scripts.core import grid, stac
+from workflow_scripts.core import grid, network, stac
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import read_table, write_table
 from workflow_scripts.phenology.rasters import sample_raster
@@ -123,7 +123,13 @@ def sinusoidal(lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _read_layer(
-    hrefs: Mapping[str, str], layer: str, x: np.ndarray, y: np.ndarray, *, item_id: str, sign: str | None
+    hrefs: Mapping[str, str],
+    layer: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    item_id: str,
+    access: network.Access,
 ) -> np.ndarray:
     """Sample one layer of an item, trying again after failures that pass."""
     keys = [key for key in hrefs if key.endswith(f"16_days_{layer}") or key == layer]
@@ -135,17 +141,22 @@ def _read_layer(
     href = hrefs[keys[0]]
 
     def read() -> np.ndarray:
-        with stac.open_href(href, sign_method=sign) as raster:
+        with network.open_href(href, access=access) as raster:
             try:
                 return sample_raster(raster, x, y)
             except rasterio.errors.RasterioError as error:
-                raise stac.read_failure(href, error) from None
+                raise network.read_failure(href, error) from None
 
-    return stac.retry(read, f"reading {layer} of item {item_id!r}")
+    return network.retry(read, f"reading {layer} of item {item_id!r}")
 
 
 def read_composite(
-    item: Mapping[str, Any], x: np.ndarray, y: np.ndarray, *, index: str, sign: str | None = None
+    item: Mapping[str, Any],
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    index: str,
+    access: network.Access = network.OPEN,
 ) -> pd.DataFrame:
     """Read one composite at points.
 
@@ -154,7 +165,7 @@ def read_composite(
     item : `item_id`, `datetime` and `hrefs` (JSON, asset key → href)
     x, y : meters of the sinusoidal grid
     index : key of `INDICES`
-    sign : how the catalog's addresses are signed
+    access : how the catalog's files are reached
 
     Returns
     -------
@@ -164,7 +175,7 @@ def read_composite(
     hrefs = json.loads(item["hrefs"])
     layers, combine = INDICES[index]
     read = {
-        layer: _read_layer(hrefs, layer, x, y, item_id=item["item_id"], sign=sign)
+        layer: _read_layer(hrefs, layer, x, y, item_id=item["item_id"], access=access)
         for layer in (*layers, RELIABILITY, DAY)
     }
     values = combine(*(read[layer] * SCALE for layer in layers))
@@ -191,7 +202,7 @@ def read_points(
     locations: pd.DataFrame,
     *,
     index: str,
-    sign: str | None = None,
+    access: network.Access = network.OPEN,
     threads: int = 1,
 ) -> pd.DataFrame:
     """Read all composites at all locations of a tile.
@@ -201,7 +212,7 @@ def read_points(
     items : from `select_items`
     locations : `location_id`, `lon`, `lat`
     index : key of `INDICES`
-    sign : how the catalog's addresses are signed
+    access : how the catalog's files are reached
     threads : composites read at a time
 
     Returns
@@ -213,7 +224,7 @@ def read_points(
     with ThreadPoolExecutor(max(1, int(threads))) as pool:
         parts = list(
             pool.map(
-                lambda item: read_composite(item, x, y, index=index, sign=sign),
+                lambda item: read_composite(item, x, y, index=index, access=access),
                 items.to_dict("records"),
             )
         )
@@ -251,7 +262,7 @@ def main(job: Any) -> None:
             ", ".join(f"{year}: {n} missing" for year, n in missing.items()),
         )
     series = read_points(
-        items, locations, index=settings["index"], sign=catalog.get("sign"), threads=job.threads
+        items, locations, index=settings["index"], access=network.Access.of(catalog), threads=job.threads
     )
     logger.info(
         "tile %s: %d locations, %d items (%d before taking the newest production of %s), "

@@ -20,7 +20,8 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.core import bands, store, tables
+from workflow_scripts.core import bands, network, store, tables
 from workflow_scripts.core.patches import PARTS, READERS
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.retrieval.fetching import check_service, clear, keep_patches, screen, take_pixels
@@ -146,6 +147,16 @@ def aligned(epsg: np.ndarray, origin_x: np.ndarray, origin_y: np.ndarray) -> np.
     return result
 
 
+def check_catalogs(scenes: pd.DataFrame, catalogs: Collection[str], shard: int) -> None:
+    """Refuse candidates of a catalog that the job was not told how to read."""
+    unknown = set(scenes.loc[scenes["rank"] >= 0, "catalog"]) - set(catalogs)
+    if unknown:
+        raise ValueError(
+            f"shard {shard}: its scenes are of catalogs {sorted(unknown)}, the dataset names "
+            f"{sorted(catalogs)}. Delete the dataset's folders items/ and scenes/ and run again."
+        )
+
+
 def read_previous(path: Path) -> pd.DataFrame | None:
     """Read the table of an earlier run; None if there is none that can be read."""
     try:
@@ -208,15 +219,22 @@ def main(job: SimpleNamespace) -> None:
     slots = make_slots(scenes, locations, facts["seasons"], previous=previous, version=VERSION)
     arrays, readable = store.read_shard(path, shard)
     limits = Limits(job.params.max_cloud_fraction, job.params.max_nodata_fraction)
-    reader = READERS[job.params.reader](
-        threads=THREADS_PER_CORE * int(job.threads), sign_method=job.params.sign
-    )
-    size_m, needs_scl = facts["size_m"], job.params.conventions != "plain"
-    with reader:
-        keep_patches(slots, arrays, readable, reader, limits=limits, size_m=size_m)
+    size_m, catalogs = facts["size_m"], job.params.catalogs
+    check_catalogs(scenes, catalogs, shard)
+    without_scl = {name for name, entry in catalogs.items() if entry["conventions"] == "plain"}
+    with ExitStack() as stack:
+        readers = {
+            name: stack.enter_context(
+                READERS[job.params.reader](
+                    threads=THREADS_PER_CORE * int(job.threads), access=network.Access.of(entry)
+                )
+            )
+            for name, entry in catalogs.items()
+        }
+        keep_patches(slots, arrays, readable, readers, limits=limits, size_m=size_m)
         while any(slot.is_open for slot in slots):
-            screen(slots, reader, limits=limits, size_m=size_m, needs_scl=needs_scl)
-            take_pixels(slots, arrays, reader, limits=limits, size_m=size_m)
+            screen(slots, readers, limits=limits, size_m=size_m, without_scl=without_scl)
+            take_pixels(slots, arrays, readers, limits=limits, size_m=size_m)
     check_service(slots, shard)
     table = retrieved_table(slots)
     is_changed = fill_small_arrays(table, slots, arrays) or not all(readable.values())
@@ -225,7 +243,7 @@ def main(job: SimpleNamespace) -> None:
         tables.write_table(table, job.output.retrieved, "retrieved")
     except OSError as error:
         raise RuntimeError(_write_failure(Path(job.output.retrieved), shard, error)) from None
-    _log_summary(shard, table, slots, reader.n_opened)
+    _log_summary(shard, table, slots, sum(reader.n_opened for reader in readers.values()))
 
 
 def _log_summary(shard: int, table: pd.DataFrame, slots: Sequence[Slot], n_opened: int) -> None:

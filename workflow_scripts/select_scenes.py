@@ -1,6 +1,7 @@
 """Rank, for each location and season of a shard, the scenes its patch may be taken from.
 
-Reads : locations.parquet; seasons.parquet; items/{tile}.parquet of the tiles the shard touches.
+Reads : locations.parquet; seasons.parquet; items/{tile}.parquet of the tiles the shard touches, or
+        items.parquet of all tiles, of which the rows of these tiles are read.
 Writes: scenes/{shard}.parquet, table `scenes`: the first candidates in order (rank 0, 1, …), and
         rows of rank -1 that count the other scenes of the window by the reason they were left out.
 
@@ -21,23 +22,14 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
 
-from workflow_scripts.core import bands, grid, seasons, tables
+from workflow_scripts.core import grid, seasons, tables
 from workflow_scripts.core.items import sentinel2_frame
 from workflow_scripts.core.stage import run_stage
+from workflow_scripts.selection.matching import holds_patch, newest_processing, pair_with_items
+from workflow_scripts.selection.ranking import rank_candidates
 
 logger = logging.getLogger(__name__)
-
-FOOTPRINT_TOLERANCE_M = 1.0
-"""Footprints are published with rounded coordinates; a hole this narrow shows in the pixels."""
-
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "clearest": ("cloudiness", "days", "item_id"),
-    "closest_to_target": ("days", "cloudiness", "item_id"),
-    "same_cycle": ("is_off_cycle", "cloudiness", "days", "item_id"),
-}
-"""What candidates are sorted by, per `scenes.choice`."""
 
 _OF_ITEM = (
     "item_id",
@@ -54,104 +46,6 @@ _OF_ITEM = (
     "offset_source",
     "hrefs",
 )
-
-
-def newest_processing(items: pd.DataFrame) -> np.ndarray:
-    """Tell which items are the newest processing of their data take on their tile.
-
-    Items whose offset is undecided do not compete.
-
-    Returns
-    -------
-    bool array in the order of the rows
-    """
-    baseline = items["baseline"].map(bands.baseline_number).fillna(-1).to_numpy(float)
-    age = items.assign(number=baseline, usable=items["dn_offset"] >= 0, row=np.arange(len(items)))
-    age = age.sort_values(["usable", "number", "created", "item_id"], na_position="first")
-    last = age.drop_duplicates(["datatake", "mgrs_tile"], keep="last")["row"].to_numpy()
-    is_newest = np.zeros(len(items), bool)
-    is_newest[last] = True
-    return is_newest
-
-
-def pair_with_items(locations: pd.DataFrame, items: pd.DataFrame, size_m: int) -> pd.DataFrame:
-    """Pair each location with the items that may see it.
-
-    Items of a known tile by the tiles that hold the whole patch; items that tell no tile with
-    every location (their footprint decides).
-
-    Returns
-    -------
-    DataFrame with `location`, `item` (row number in `items`)
-    """
-    tiles = grid.mgrs_tiles(locations["lon"], locations["lat"], size_m)
-    on_tile = pd.DataFrame({"location": locations["location"].to_numpy(), "mgrs_tile": tiles})
-    on_tile = on_tile.explode("mgrs_tile").dropna()
-    numbered = pd.DataFrame({"mgrs_tile": items["mgrs_tile"].to_numpy(), "item": np.arange(len(items))})
-    known = on_tile.merge(numbered, on="mgrs_tile")[["location", "item"]]
-    nowhere = numbered.loc[numbered["mgrs_tile"] == "", ["item"]]
-    anywhere = locations[["location"]].merge(nowhere, how="cross")
-    return pd.concat([known, anywhere], ignore_index=True).astype(np.int64)
-
-
-def holds_patch(
-    pairs: pd.DataFrame, locations: pd.DataFrame, items: gpd.GeoDataFrame, size_m: int
-) -> np.ndarray:
-    """Tell whether an item's footprint and files hold the whole patch.
-
-    Parameters
-    ----------
-    pairs : `location`, `item`
-    locations : `location`, `lon`, `lat`
-    items : table `items`
-    size_m : side of a patch
-    """
-    epsg = items["epsg"].to_numpy()[pairs["item"]]
-    place = pairs[["location"]].assign(epsg=epsg).drop_duplicates()
-    place = place[place["epsg"] > 0].merge(locations[["location", "lon", "lat"]], on="location")
-    for code, group in place.groupby("epsg"):
-        x, y = grid.project(group["lon"].to_numpy(), group["lat"].to_numpy(), code)
-        left, top = grid.patch_origin(x, y, size_m)
-        place.loc[group.index, "left"], place.loc[group.index, "top"] = left, top
-    spot = pairs[["location"]].assign(epsg=epsg).merge(place, how="left", on=["location", "epsg"])
-    left, top = (
-        spot[name].to_numpy(float) if name in spot else np.full(len(pairs), np.nan)
-        for name in ("left", "top")
-    )
-    of_item = {
-        name: items[name].to_numpy(float)[pairs["item"]]
-        for name in ("origin_x", "origin_y", "width_m", "height_m")
-    }
-    inside = np.isfinite(left)
-    inside &= ~(left < of_item["origin_x"]) & ~(left + size_m > of_item["origin_x"] + of_item["width_m"])
-    inside &= ~(top > of_item["origin_y"]) & ~(top - size_m < of_item["origin_y"] - of_item["height_m"])
-    footprints = project_footprints(items)
-    rows = np.flatnonzero(inside)
-    margin = FOOTPRINT_TOLERANCE_M
-    boxes = shapely.box(
-        left[rows] + margin, top[rows] - size_m + margin, left[rows] + size_m - margin, top[rows] - margin
-    )
-    inside[rows] = shapely.covers(footprints[pairs["item"].to_numpy()[rows]], boxes)
-    return inside
-
-
-def project_footprints(items: gpd.GeoDataFrame) -> np.ndarray:
-    """Project each footprint to the CRS of its scene, where a tile's edges are straight.
-
-    There the parts of a footprint on both sides of the antimeridian meet again.
-    """
-    projected = np.full(len(items), shapely.Polygon(), object)
-    codes = items["epsg"].to_numpy()
-    geometry = items.geometry.to_numpy()
-    for code in np.unique(codes[codes > 0]):
-        rows = np.flatnonzero(codes == code)
-        projected[rows] = shapely.transform(
-            geometry[rows], lambda c, code=code: np.column_stack(grid.project(c[:, 0], c[:, 1], code))
-        )
-    several = shapely.get_type_id(projected) == shapely.GeometryType.MULTIPOLYGON
-    projected[several] = shapely.buffer(projected[several], FOOTPRINT_TOLERANCE_M, join_style="mitre")
-    shapely.prepare(projected)
-    return projected
 
 
 def scenes_in_windows(pairs: pd.DataFrame, windows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
@@ -214,55 +108,6 @@ def second_pass(rows: pd.DataFrame, items: pd.DataFrame) -> np.ndarray:
     has_candidate = (rows["reason"] == "").groupby([rows["location"], rows["season"]]).transform("any")
     can_be_screened = items["hrefs"].str.contains('"SCL"', regex=False).to_numpy()[rows["item"]]
     return (~has_candidate & (rows["reason"] == "cloud_cover") & can_be_screened).to_numpy()
-
-
-def rank_candidates(
-    rows: pd.DataFrame, items: pd.DataFrame, locations: pd.DataFrame, *, choice: str
-) -> pd.DataFrame:
-    """Sort the candidates of each location and season; `rank` counts from 0.
-
-    Further views of one data take in the same zone (from an overlapping tile) are left out: their
-    pixels are the same. Their `rank` is -1.
-    """
-    own_zone = pd.Series(
-        grid.utm_epsg(locations["lon"], locations["lat"]), index=locations["location"].to_numpy()
-    )
-    rows = rows.assign(
-        epsg=items["epsg"].to_numpy()[rows["item"]],
-        datatake=items["datatake"].to_numpy()[rows["item"]],
-        item_id=items["item_id"].to_numpy()[rows["item"]],
-        cloudiness=items["cloud_cover"].fillna(np.inf).to_numpy(float)[rows["item"]],
-        days=rows["days_from_target"].abs(),
-    )
-    rows["is_own_zone"] = rows["epsg"] == rows["location"].map(own_zone)
-    rows["is_off_zone"] = _is_not_best(rows, "epsg", ["is_own_zone"])
-    rows["is_off_cycle"] = _is_not_best(rows, "cycle", ["cycle"])
-    order = ["location", "season", "is_off_zone", *CHOICES[choice]]
-    rows = rows.sort_values(order, kind="stable", ignore_index=True)
-    view = ["location", "season", "epsg", "datatake"]
-    repeated = rows.duplicated(view)
-    rows["rank"] = rows[~repeated].groupby(["location", "season"]).cumcount()
-    rows["rank"] = rows["rank"].fillna(-1).astype(np.int16)
-    return rows
-
-
-def _is_not_best(rows: pd.DataFrame, column: str, prefer: Sequence[str]) -> np.ndarray:
-    """Tell which rows lie off their location's best group: that which serves the most seasons.
-
-    Ties go to the group that is larger in `prefer`, then to the clearer one.
-    """
-    best = rows.groupby(["location", column, "season"], as_index=False).agg(
-        cloudiness=("cloudiness", "min"), **{f"by_{name}": (name, "max") for name in prefer}
-    )
-    groups = best.groupby(["location", column], as_index=False).agg(
-        n=("season", "size"),
-        cloudiness=("cloudiness", "sum"),
-        **{f"by_{name}": (f"by_{name}", "max") for name in prefer},
-    )
-    keys = ["n", *[f"by_{name}" for name in prefer], "cloudiness"]
-    groups = groups.sort_values(["location", *keys], ascending=[True, *[False] * (len(keys) - 1), True])
-    chosen = groups.drop_duplicates("location").set_index("location")[column]
-    return (rows[column] != rows["location"].map(chosen)).to_numpy()
 
 
 def select(
@@ -347,9 +192,10 @@ def _in_order(result: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
     return result[columns].astype(types).astype({"datetime": "datetime64[ns]"})
 
 
-def read_items(paths: Sequence[str]) -> gpd.GeoDataFrame:
-    """Read the items of several tiles; one found for two tiles stands once."""
-    parts = [tables.read_table(path, "items") for path in paths]
+def read_items(paths: Sequence[str], tiles: Sequence[str]) -> gpd.GeoDataFrame:
+    """Read the items of some tiles, and those that tell no tile; one found twice stands once."""
+    wanted = [("mgrs_tile", "in", [*tiles, ""])]
+    parts = [tables.read_table(path, "items", filters=wanted) for path in paths]
     items = pd.concat([part for part in parts if len(part)] or [sentinel2_frame([])], ignore_index=True)
     return items.drop_duplicates("item_id").sort_values("item_id", ignore_index=True)
 
@@ -362,7 +208,10 @@ def main(job: SimpleNamespace) -> None:
     locations = locations[locations["shard"] == shard].reset_index(drop=True)
     windows = tables.read_table(job.input.seasons, "seasons")
     windows = windows[windows["location_id"].isin(locations["location_id"])]
-    items = read_items(list(job.input.found))
+    tiles = {
+        t for held in grid.mgrs_tiles(locations["lon"], locations["lat"], job.params.size_m) for t in held
+    }
+    items = read_items(list(job.input.found), sorted(tiles))
     settings = job.params.settings
     if items.empty:
         logger.warning(
@@ -370,7 +219,7 @@ def main(job: SimpleNamespace) -> None:
             "scenes.catalog and scenes.years in config.yaml if that is not expected.",
             shard,
             settings["catalog"],
-            len(job.input.found),
+            len(tiles),
             *settings["years"],
         )
     result = select(locations, windows, items, settings=settings, size_m=job.params.size_m)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.core import bands, grid, store, tables
+from workflow_scripts.core import bands, grid, network, store, tables
 from workflow_scripts.core.patches import (
     PARTS,
     READERS,
@@ -233,7 +233,13 @@ def _mean(values: pd.Series) -> float | None:
 
 
 def reread(
-    path: Path, index: pd.DataFrame, scenes: pd.DataFrame, *, share: float, seed: int, sign: str | None = None
+    path: Path,
+    index: pd.DataFrame,
+    scenes: pd.DataFrame,
+    *,
+    share: float,
+    seed: int,
+    access: network.Access = network.OPEN,
 ) -> Iterator[tuple[str, str]]:
     """Read a random sample of patches from their scenes again and compare every pixel.
 
@@ -244,7 +250,7 @@ def reread(
     scenes : table `scenes` of all shards, for the addresses
     share : share of the patches, at least one patch
     seed : of the draw
-    sign : how addresses are signed, as in the catalog's options
+    access : how the catalog's files are reached
     """
     there = index[index["status"] == "ok"]
     sample = there.sample(n=min(len(there), max(1, round(share * len(there)))), random_state=seed)
@@ -253,7 +259,7 @@ def reread(
     size_m = store.layout(path)["size_m"]
     wishes = [_wish(row, size_m) for row in sample.itertuples()]
     dataset = store.open_store(path)
-    with READERS["rasterio"](sign_method=sign) as reader:
+    with READERS["rasterio"](access=access) as reader:
         results = fetch(reader, wishes)
     for row, got in zip(sample.itertuples(), results, strict=True):
         about = f"{row.location_id}, {row.season}, item {row.item_id}"
@@ -304,7 +310,9 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--reread", type=float, default=0.0, metavar="SHARE", help="share read again, 0 to 1")
     parser.add_argument("--seed", type=int, default=0, help="of the sample that is read again")
     parser.add_argument("--sign", choices=["planetary-computer"], help="as the catalog's option sign")
+    parser.add_argument("--s3", choices=["anonymous", "requester_pays"], help="as in the catalog's option s3")
     options = parser.parse_args(arguments)
+    access = network.Access(options.sign, {options.s3: True} if options.s3 else {})
     folder = options.store.resolve().parent
     index = tables.read_table(folder / "patches.parquet", "patches")
     locations = tables.read_table(folder / "locations.parquet", "locations", ["location_id", "lon", "lat"])
@@ -313,7 +321,7 @@ def command(arguments: list[str]) -> int:
         files = sorted((folder / "scenes").glob("*.parquet"))
         scenes = pd.concat([tables.read_table(file, "scenes") for file in files], ignore_index=True)
         found = list(
-            reread(options.store, index, scenes, share=options.reread, seed=options.seed, sign=options.sign)
+            reread(options.store, index, scenes, share=options.reread, seed=options.seed, access=access)
         )
         result["reread"] = [f"{kind}: {what}" for kind, what in found]
         result["is_good"] &= not found

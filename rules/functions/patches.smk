@@ -11,9 +11,24 @@ def scene_catalog(wildcards):
     return CATALOGS[name]
 
 
-def catalog_option(key):
-    """Params function: one option of the dataset's scene catalog, null where it is not given."""
-    return lambda wildcards: scene_catalog(wildcards).get(key)
+def scene_access(wildcards):
+    """Params function: how the files of the dataset's scene catalog are reached and understood."""
+    name = DATASETS[wildcards.dataset]["scenes"]["catalog"]
+    entry = scene_catalog(wildcards)
+    return {name: {key: entry.get(key) for key in ("conventions", "sign", "s3")}}
+
+
+def is_in_many_files(wildcards):
+    """Whether the scene catalog is gathered once, each file read once, instead of asked per tile."""
+    entry = scene_catalog(wildcards)
+    path = entry.get("path")
+    is_one = (
+        isinstance(path, str)
+        and "://" not in path
+        and Path(path).suffix
+        and not re.search(r"[*?]", path)
+    )
+    return entry["type"] == "geoparquet" and entry["conventions"] != "plain" and not is_one
 
 
 def scene_catalog_files(wildcards):
@@ -24,9 +39,11 @@ def scene_catalog_files(wildcards):
 
 
 def items_of_shard(wildcards):
-    """Input function: the answers for the tiles that a shard touches."""
-    folder = f"results/datasets/{wildcards.dataset}/items"
-    return [f"{folder}/{tile}.parquet" for tile in shard_tiles(wildcards)]
+    """Input function: the scenes of all tiles, or the answers for the tiles that a shard touches."""
+    folder = f"results/datasets/{wildcards.dataset}"
+    if is_in_many_files(wildcards):
+        return [f"{folder}/items.parquet"]
+    return [f"{folder}/items/{tile}.parquet" for tile in shard_tiles(wildcards)]
 
 
 def files_of_shards(pattern):

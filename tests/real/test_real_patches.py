@@ -21,6 +21,7 @@ from workflow_scripts import (
 from workflow_scripts.core import bands, grid, stac, store, tables
 from workflow_scripts.core import items as items_of
 from workflow_scripts.core.patches import PARTS
+from workflow_scripts.selection import matching
 
 pytestmark = pytest.mark.real
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def retrieved(real_data, tmp_path_factory):
         job(
             {"scenes": folder / "scenes/0.parquet", "store": metadata},
             {"retrieved": folder / "retrieved/0.parquet"},
-            {"reader": "windows", "conventions": "plain", "sign": None, **limits},
+            {"reader": "windows", "catalogs": {"bigearthnet": {"conventions": "plain"}}, **limits},
             shard="0",
         )
     )
@@ -321,10 +322,10 @@ def test_real_scenes_at_the_antimeridian(real_data):
     catalog = {"type": "static", "path": str(path), "conventions": "earth-search-c1", "name": "01W"}
     items = stac.search_items(catalog, tile="01WCR", years=(2023, 2023), kind="sentinel-2")
     assert list(items["mgrs_tile"]) == ["01WCR"] and items.geometry[0].geom_type == "MultiPolygon"
-    projected = select_scenes.project_footprints(items)[0]
+    projected = matching.project_footprints(items)[0]
     assert projected.geom_type == "Polygon", "its two parts meet again in UTM"
     for lon in (179.99, 180.0, -180.0, -179.99):
         locations = pd.DataFrame({"location": [0], "lon": [lon], "lat": [68.0]})
         assert "01WCR" in grid.mgrs_tiles([lon], [68.0], 2560)[0]
         pairs = pd.DataFrame({"location": [0], "item": [0]})
-        assert select_scenes.holds_patch(pairs, locations, items, 2560).tolist() == [True], lon
+        assert matching.holds_patch(pairs, locations, items, 2560).tolist() == [True], lon

@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from workflow_scripts.core import stac
+from workflow_scripts.core import network
 from workflow_scripts.core.ranges import MAX_REQUESTS, Ranges
 from workflow_scripts.core.rasterio_reader import RasterioReader
 from workflow_scripts.core.tiff import DamagedError, Tiff, UnsupportedError, decode_block, read_tiff
@@ -44,10 +44,10 @@ class _Task:
 class BlockReader:
     """Reads windows block by block; see the module's docstring."""
 
-    def __init__(self, *, threads: int = 4, sign_method: str | None = None) -> None:
+    def __init__(self, *, threads: int = 4, access: network.Access = network.OPEN) -> None:
         self._threads = max(threads, MAX_REQUESTS)
-        self._ranges = Ranges(sign_method=sign_method)
-        self._gdal = RasterioReader(threads=threads, sign_method=sign_method)
+        self._ranges = Ranges(access=access)
+        self._gdal = RasterioReader(threads=threads, access=access)
         self._headers: dict[str, Tiff | UnsupportedError] = {}
         self._kept = _KeptBlocks()
         self._n_read = 0
@@ -102,9 +102,9 @@ class BlockReader:
 
     def _open(self, href: str) -> Tiff | Failure | UnsupportedError:
         try:
-            return stac.retry(lambda: self._header(href), f"reading {stac.file_name(href)}")
+            return network.retry(lambda: self._header(href), f"reading {network.file_name(href)}")
         except RuntimeError as error:
-            return Failure(str(error), isinstance(error, stac.UnavailableError))
+            return Failure(str(error), isinstance(error, network.UnavailableError))
 
     def _header(self, href: str) -> Tiff | UnsupportedError:
         header = self._headers.get(href)
@@ -124,30 +124,30 @@ class BlockReader:
         def proceed() -> None:
             tiff = self._header(href)
             if not isinstance(tiff, Tiff):
-                raise RuntimeError(f"{stac.file_name(href)}: {tiff}")
+                raise RuntimeError(f"{network.file_name(href)}: {tiff}")
             message = ""
             for run in _requests(tiff, left, partial(self._kept.has, href)):
                 for block, data in self._fetch(href, tiff, run):
                     try:
                         _scatter(tiff, block, data, tasks)
                     except DamagedError as error:
-                        message = f"{stac.file_name(href)}: {error}"
+                        message = f"{network.file_name(href)}: {error}"
                         self._kept.drop(href, block)
                     else:
                         left.remove(block)
             if not message:
                 return
-            if not stac.is_remote(href):
+            if not network.is_remote(href):
                 raise RuntimeError(message)
             self._headers.pop(href, None)  # the addresses of the blocks may be what was damaged
-            raise stac.TransientError(message)
+            raise network.TransientError(message)
 
         try:
-            stac.retry(proceed, f"reading {stac.file_name(href)}")
+            network.retry(proceed, f"reading {network.file_name(href)}")
         except UnsupportedError as error:
-            return dict.fromkeys(left, Failure(f"{stac.file_name(href)}: {error}"))
+            return dict.fromkeys(left, Failure(f"{network.file_name(href)}: {error}"))
         except RuntimeError as error:
-            failure = Failure(str(error), isinstance(error, stac.UnavailableError))
+            failure = Failure(str(error), isinstance(error, network.UnavailableError))
             return dict.fromkeys(left, failure)
         return {}
 
@@ -163,7 +163,7 @@ class BlockReader:
             for block in here:
                 start = int(tiff.offsets[block]) - first
                 data[block] = content[start : start + int(tiff.sizes[block])]
-                if stac.is_remote(href):
+                if network.is_remote(href):
                     self._kept.put(href, block, data[block])
         return [(block, data.get(block)) for block in blocks]
 
@@ -209,7 +209,7 @@ def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> tuple[list[Pixels
         try:
             cut = locate(window, tiff.raster)
         except ValueError as error:
-            results.append(Failure(f"{stac.file_name(href)}: {error}"))
+            results.append(Failure(f"{network.file_name(href)}: {error}"))
             continue
         values = np.zeros((cut.n, cut.n), window.dtype)
         results.append(Pixels(values, cut.x, cut.y))

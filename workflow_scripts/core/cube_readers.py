@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from rasterio.errors import RasterioError
 
-from workflow_scripts.core import stac
+from workflow_scripts.core import network
 from workflow_scripts.core.rasterio_reader import raster_of
 from workflow_scripts.core.windows import Failure, Pixels, Raster, Window, locate
 
@@ -22,9 +22,9 @@ _BAND = "band"
 class CubeReader:
     """What both have in common: headers by GDAL, one load per window."""
 
-    def __init__(self, *, threads: int = 4, sign_method: str | None = None) -> None:
+    def __init__(self, *, threads: int = 4, access: network.Access = network.OPEN) -> None:
         self._threads = threads
-        self._sign_method = sign_method
+        self._access = access
         self._rasters: dict[str, Raster] = {}
         self.n_opened = 0
 
@@ -45,24 +45,24 @@ class CubeReader:
 
     def _read_window(self, href: str, window: Window) -> Pixels | Failure:
         try:
-            return stac.retry(lambda: self._attempt(href, window), f"reading {stac.file_name(href)}")
+            return network.retry(lambda: self._attempt(href, window), f"reading {network.file_name(href)}")
         except ValueError as error:
-            return Failure(f"{stac.file_name(href)}: {error}")
+            return Failure(f"{network.file_name(href)}: {error}")
         except RuntimeError as error:
-            return Failure(str(error), isinstance(error, stac.UnavailableError))
+            return Failure(str(error), isinstance(error, network.UnavailableError))
 
     def _attempt(self, href: str, window: Window) -> Pixels:
         if href not in self._rasters:
-            with stac.open_href(href, sign_method=self._sign_method) as file:
+            with network.open_href(href, access=self._access) as file:
                 self._rasters[href] = raster_of(file)
             self.n_opened += 1
         raster = self._rasters[href]
         cut = locate(window, raster)
         values = np.zeros((cut.n, cut.n), window.dtype)
         try:
-            part = self._load(stac.sign(href, self._sign_method), raster, cut.rows, cut.columns)
+            part = self._load(network.sign(href, self._access), raster, cut.rows, cut.columns)
         except (RasterioError, RuntimeError) as error:
-            raise stac.read_failure(href, error) from None
+            raise network.read_failure(href, error) from None
         values[cut.destination(cut.rows, cut.columns)] = part
         return Pixels(values, cut.x, cut.y)
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import urljoin
 
@@ -32,8 +33,11 @@ def moment_of(properties: Mapping[str, Any]) -> pd.Timestamp:
 def _naive_utc(value: Any) -> pd.Timestamp:
     if value is None or value == "":
         return pd.NaT
-    moment = pd.to_datetime(value, utc=True, errors="coerce")
-    return moment if pd.isna(moment) else moment.tz_localize(None)
+    try:  # pandas takes a millisecond to guess the format of one text
+        moment = pd.Timestamp(datetime.fromisoformat(value) if isinstance(value, str) else value)
+    except ValueError:
+        moment = pd.to_datetime(value, utc=True, errors="coerce")
+    return moment if pd.isna(moment) or moment.tz is None else moment.tz_convert(None)
 
 
 def tile_area(tile: str, kind: str) -> shapely.Geometry:

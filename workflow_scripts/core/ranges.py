@@ -1,43 +1,45 @@
-"""Byte ranges of files: local ones by the operating system, those over HTTP through obstore.
+"""Byte ranges of files: local ones by the operating system, those over HTTP, and those in S3 buckets.
 
-A request is made once; `stac.retry` makes it again. Addresses are signed anew for each attempt, by
-a library that keeps tokens until they end.
+A request is made once; `network.retry` makes it again. Addresses are signed anew for each attempt,
+by a library that keeps tokens until shortly before they end. A server that says how long it wants to
+be left alone (`Retry-After`) is left alone by all threads.
 """
 
+import io
 import os
 import re
 import threading
-from collections import OrderedDict
-from urllib.parse import unquote, urlsplit
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
 
+import certifi
+import obstore
 import requests
-from obstore.exceptions import BaseError, NotSupportedError
-from obstore.store import HTTPStore
+import urllib3
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+from requests.utils import get_environ_proxies, select_proxy
 
-from workflow_scripts.core import stac
+from workflow_scripts.core import network
 from workflow_scripts.core.tiff import UnsupportedError
 
 MAX_REQUESTS = 32
 """Requests in flight at most, to one host."""
-MAX_CLIENTS = 8
-"""Clients kept, one per host and token."""
-
-_CLIENT_OPTIONS = {
-    "allow_http": True,
-    "timeout": f"{stac.TIMEOUT_S}s",
-    "connect_timeout": "20s",
-    "pool_max_idle_per_host": str(MAX_REQUESTS),
-}
+CONNECT_TIMEOUT_S = 20
 _HTTP = ("http", "https")
+
+T = TypeVar("T")
 
 
 class Ranges:
     """Reads bytes of files by address."""
 
-    def __init__(self, *, sign_method: str | None = None) -> None:
-        self._sign_method = sign_method
-        self._clients: OrderedDict[tuple[str, str], HTTPStore] = OrderedDict()
-        self._slots: dict[str, threading.BoundedSemaphore] = {}
+    def __init__(self, *, access: network.Access = network.OPEN) -> None:
+        self._access = access
+        self._hosts: dict[str, _Host] = {}
+        self._buckets: dict[str, S3Store] = {}
         self._lock = threading.Lock()
         self.n_requests = 0
         self.n_bytes = 0
@@ -54,46 +56,162 @@ class Ranges:
         UnsupportedError
             If the address is of another kind, or the server does not serve ranges.
         """
-        if not stac.is_remote(href) or href.startswith("file://"):
+        if not network.is_remote(href) or href.startswith("file://"):
             return _read_local(href, first, last)
-        if urlsplit(href).scheme not in _HTTP:
-            raise UnsupportedError(f"{urlsplit(href).scheme}:// is left to GDAL")
-        try:
-            signed = stac.sign(href, self._sign_method)
-        except requests.RequestException as error:
-            name = stac.file_name(href)
-            raise stac.TransientError(f"no token for {name}: {type(error).__name__}") from None
-        parts = urlsplit(signed)
-        client, slot = self._client(f"{parts.scheme}://{parts.netloc}", parts.query)
-        try:
-            with slot:
-                content = client.get(unquote(parts.path), options={"range": (first, last)}).bytes()
-        except NotSupportedError:
-            raise UnsupportedError("its server does not serve ranges") from None
-        except (BaseError, OSError) as error:
-            failure = _failure(href, error)
-            if failure is None:
-                return b""
-            raise failure from None
+        scheme = urlsplit(href).scheme
+        if scheme in _HTTP:
+            content, _ = self._read_http(href, first, last)
+        elif scheme == "s3":
+            content = self._read_s3(href, first, last)
+        else:
+            raise UnsupportedError(f"{scheme}:// is left to GDAL")
         with self._lock:
             self.n_requests += 1
             self.n_bytes += len(content)
         return memoryview(content)
 
-    def _client(self, origin: str, query: str) -> tuple[HTTPStore, threading.BoundedSemaphore]:
+    def size(self, href: str) -> int:
+        """Give the bytes of a remote file; errors as `read`."""
+        if urlsplit(href).scheme == "s3":
+            bucket, key = self._bucket(href)
+            try:
+                return int(bucket.head(key)["size"])
+            except (BaseError, OSError) as error:
+                raise _s3_failure(href, error) or RuntimeError(f"{href}: no size") from None
+        return self._read_http(href, 0, 1)[1]
+
+    def _read_http(self, href: str, first: int, last: int) -> tuple[bytes, int]:
+        """Give a range and the size of the whole file."""
+        try:
+            url = network.sign(href, self._access)
+        except requests.RequestException as error:
+            name = network.file_name(href)
+            raise network.TransientError(f"no token for {name}: {type(error).__name__}") from None
+        host = self._host(url)
+        try:
+            with host.slots:
+                host.wait()
+                answer = host.pool.request("GET", url, headers={"Range": f"bytes={first}-{last - 1}"})
+        except urllib3.exceptions.HTTPError as error:
+            # its text holds the signed address
+            reason = getattr(error, "reason", None) or error
+            raise network.TransientError(f"{network.file_name(href)}: {type(reason).__name__}") from None
+        if answer.status == 206:
+            return answer.data, int(answer.headers.get("Content-Range", "/0").rpartition("/")[2])
+        if answer.status == 416:
+            return b"", 0
+        message = f"{network.file_name(href)}: HTTP {answer.status}"
+        if answer.status == 200:
+            raise UnsupportedError("its server does not serve ranges")
+        if answer.status not in network.PASSING_STATUS:
+            raise RuntimeError(message)
+        pause = network.retry_after_s(answer.headers.get("Retry-After"))
+        if pause:
+            host.rest(pause)
+        raise network.TransientError(message, retry_after_s=pause)
+
+    def _host(self, url: str) -> "_Host":
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
         with self._lock:
-            key = origin, query
-            if key not in self._clients:
-                url = f"{origin}?{query}" if query else origin
-                self._clients[key] = HTTPStore.from_url(
-                    url, client_options=_CLIENT_OPTIONS, retry_config={"max_retries": 0}
-                )
-            self._clients.move_to_end(key)
-            if len(self._clients) > MAX_CLIENTS:
-                self._clients.popitem(last=False)
-            return self._clients[key], self._slots.setdefault(
-                origin, threading.BoundedSemaphore(MAX_REQUESTS)
+            if origin not in self._hosts:
+                self._hosts[origin] = _Host(url)
+            return self._hosts[origin]
+
+    def _read_s3(self, href: str, first: int, last: int) -> bytes:
+        bucket, key = self._bucket(href)
+        try:
+            return bucket.get(key, options={"range": (first, last)}).bytes()
+        except (BaseError, OSError) as error:
+            failure = _s3_failure(href, error)
+            if failure is None:
+                return b""
+            raise failure from None
+
+    def _bucket(self, href: str) -> tuple[S3Store, str]:
+        """Give the client of an address's bucket, and the key in it."""
+        parts = urlsplit(href)
+        with self._lock:
+            if parts.netloc not in self._buckets:
+                self._buckets[parts.netloc] = _s3_store(parts.netloc, self._access)
+            return self._buckets[parts.netloc], parts.path.lstrip("/")
+
+    def list_s3(self, href: str) -> list[str]:
+        """List the addresses of the objects below a folder of a bucket, sorted."""
+        bucket, prefix = self._bucket(href)
+        name = urlsplit(href).netloc
+        try:
+            return sorted(
+                f"s3://{name}/{entry['path']}" for part in obstore.list(bucket, prefix) for entry in part
             )
+        except (BaseError, OSError) as error:
+            raise _s3_failure(href, error) or RuntimeError(f"{href}: nothing is listed there") from None
+
+
+class _Host:
+    """A server: connections that are kept, the bound on requests in flight, and its wish to rest."""
+
+    def __init__(self, url: str) -> None:
+        options = {
+            "maxsize": MAX_REQUESTS,
+            "block": True,
+            "retries": urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3),
+            "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=network.TIMEOUT_S),
+            "ca_certs": os.environ.get("SSL_CERT_FILE") or certifi.where(),
+        }
+        proxy = select_proxy(url, get_environ_proxies(url))
+        self.pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        self.slots = threading.BoundedSemaphore(MAX_REQUESTS)
+        self._rests_until = 0.0
+
+    def rest(self, seconds: float) -> None:
+        """Ask nothing for some time."""
+        until = time.monotonic() + min(seconds, network.LONGEST_PAUSE_S)
+        self._rests_until = max(self._rests_until, until)
+
+    def wait(self) -> None:
+        """Wait while the server wants to be left alone."""
+        while (left := self._rests_until - time.monotonic()) > 0:
+            time.sleep(left)
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file to be read like a local one, for libraries that ask for one."""
+
+    def __init__(self, ranges: Ranges, href: str) -> None:
+        super().__init__()
+        self._ranges, self._href, self._position = ranges, href, 0
+        self._size = self._patiently(lambda: ranges.size(href))
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        return network.retry(call, f"reading {network.file_name(self._href)}")
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that any position can be reached."""
+        return True
+
+    def tell(self) -> int:
+        """Give the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a position."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Read some bytes, or all that are left."""
+        last = self._size if size < 0 else min(self._position + size, self._size)
+        if last <= self._position:
+            return b""
+        content = self._patiently(lambda: self._ranges.read(self._href, self._position, last))
+        self._position += len(content)
+        return bytes(content)
 
 
 def _read_local(href: str, first: int, last: int) -> bytes:
@@ -102,17 +220,37 @@ def _read_local(href: str, first: int, last: int) -> bytes:
         with open(path, "rb") as file:
             return os.pread(file.fileno(), last - first, first)
     except OSError as error:
-        raise RuntimeError(f"{stac.file_name(href)}: {error.strerror}") from None
+        raise RuntimeError(f"{network.file_name(href)}: {error.strerror}") from None
 
 
-def _failure(href: str, error: Exception) -> RuntimeError | None:
-    """Turn a failure of obstore, whose text holds the signed address, into ours; None past the end."""
+def _s3_store(bucket: str, access: network.Access) -> S3Store:
+    options = access.s3
+    config = {
+        "skip_signature": bool(options.get("anonymous")),
+        "request_payer": bool(options.get("requester_pays")),
+    }
+    config |= {name: options[name] for name in ("region", "endpoint") if options.get(name)}
+    client = {
+        "allow_http": True,
+        "timeout": f"{network.TIMEOUT_S}s",
+        "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+    }
+    client["pool_max_idle_per_host"] = str(MAX_REQUESTS)
+    return S3Store(bucket, **config, client_options=client, retry_config={"max_retries": 0})
+
+
+def _s3_failure(href: str, error: Exception) -> RuntimeError | None:
+    """Turn a failure of obstore, whose text may hold keys, into ours; None past the file's end."""
     found = re.search(r"status code: (\d{3})", str(error))
     status = 404 if isinstance(error, FileNotFoundError) else int(found.group(1)) if found else None
     if status == 416:
         return None
-    what = f"HTTP {status}" if status else stac.redact(str(error).split("\n")[0])
-    message = f"{stac.file_name(href)}: {what}"
-    if status is None or status in stac.PASSING_STATUS:
-        return stac.TransientError(message)
+    name = network.file_name(href)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return RuntimeError(
+            f"{name}: the bucket refuses: check the catalog's option s3, or the keys in the environment"
+        )
+    message = f"{name}: {f'HTTP {status}' if status else type(error).__name__}"
+    if status is None or status in network.PASSING_STATUS:
+        return network.TransientError(message)
     return RuntimeError(message)

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as PixelWindow
 
-from workflow_scripts.core import stac
+from workflow_scripts.core import network
 from workflow_scripts.core.windows import Failure, Pixels, Raster, Window, locate
 
 MAX_OPEN_FILES = 256
@@ -20,9 +20,9 @@ MAX_OPEN_FILES = 256
 class RasterioReader:
     """Reads by GDAL: a thread per file, files kept open for the windows that come later."""
 
-    def __init__(self, *, threads: int = 4, sign_method: str | None = None) -> None:
+    def __init__(self, *, threads: int = 4, access: network.Access = network.OPEN) -> None:
         self._threads = threads
-        self._sign_method = sign_method
+        self._access = access
         self._open: dict[str, rasterio.DatasetReader] = {}
         self.n_opened = 0
 
@@ -54,11 +54,11 @@ class RasterioReader:
 
         while len(results) < len(windows):
             try:
-                stac.retry(proceed, f"reading {stac.file_name(href)}")
+                network.retry(proceed, f"reading {network.file_name(href)}")
             except RuntimeError as error:
                 # a file that opens may be damaged in one block only: go on with its other windows
                 n_lost = 1 if is_open else len(windows) - len(results)
-                is_passing = isinstance(error, stac.UnavailableError)
+                is_passing = isinstance(error, network.UnavailableError)
                 results += [Failure(str(error), is_passing)] * n_lost
         if len(self._open) > MAX_OPEN_FILES:
             self._close(href)
@@ -66,7 +66,7 @@ class RasterioReader:
 
     def _file(self, href: str) -> rasterio.DatasetReader:
         if href not in self._open:
-            self._open[href] = stac.open_href(href, sign_method=self._sign_method)
+            self._open[href] = network.open_href(href, access=self._access)
             self.n_opened += 1
         return self._open[href]
 
@@ -79,10 +79,10 @@ class RasterioReader:
         try:
             return _read_pixels(file, window)
         except ValueError as error:
-            return Failure(f"{stac.file_name(href)}: {error}")
+            return Failure(f"{network.file_name(href)}: {error}")
         except RasterioError as error:
-            failure = stac.read_failure(href, error)
-            if isinstance(failure, stac.TransientError):
+            failure = network.read_failure(href, error)
+            if isinstance(failure, network.TransientError):
                 self._close(href)
                 raise failure from None
             return Failure(str(failure))

@@ -5,16 +5,21 @@ integers, -1 (0 for EPSG codes).
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
+from pyproj import CRS
 
 from workflow_scripts.core.seasons import TRANSITIONS
 from workflow_scripts.core.stage import atomic_path
@@ -221,6 +226,44 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike, name: str) -> None
         pq.write_table(pa.table(arrays), temporary, compression="zstd")
 
 
+@contextmanager
+def write_in_parts(path: str | os.PathLike, name: str) -> Iterator[Callable[[pa.Table], None]]:
+    """Write a large GeoParquet table part by part; it appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Parquet file
+    name : key of `COLUMNS`
+
+    Yields
+    ------
+    function that appends a table of `arrow_schema`, as a group of rows
+    """
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, arrow_schema(name), compression="zstd") as writer,
+    ):
+        yield writer.write_table
+
+
+def arrow_schema(name: str) -> pa.Schema:
+    """Give the schema of a table with a geometry (WKB, EPSG:4326), as GeoParquet 1.0 marks it."""
+    column = {"encoding": "WKB", "geometry_types": [], "crs": CRS.from_epsg(4326).to_json_dict()}
+    geo = {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    return pa.schema(list(COLUMNS[name].items()), metadata={"geo": json.dumps(geo)})
+
+
+def arrow_table(frame: pd.DataFrame, name: str) -> pa.Table:
+    """Check the columns of a table with a geometry, and convert them."""
+    arrays = [
+        pa.array(shapely.to_wkb(np.asarray(frame[c], object)), kind)
+        if c == "geometry"
+        else _column(frame[c], kind, f"table {name!r}: column {c!r}")
+        for c, kind in COLUMNS[name].items()
+    ]
+    return pa.Table.from_arrays(arrays, schema=arrow_schema(name))
+
+
 def _write_geoparquet(frame: pd.DataFrame, columns: dict, temporary: Path, where: str) -> None:
     arrays = {
         c: _column(frame[c], kind, f"{where}: column {c!r}").to_pandas()
@@ -237,7 +280,11 @@ def _write_geoparquet(frame: pd.DataFrame, columns: dict, temporary: Path, where
 
 
 def read_table(
-    path: str | os.PathLike, name: str, columns: Iterable[str] | None = None
+    path: str | os.PathLike,
+    name: str,
+    columns: Iterable[str] | None = None,
+    *,
+    filters: Sequence[tuple[str, str, Any]] | None = None,
 ) -> pd.DataFrame | gpd.GeoDataFrame:
     """Read a table that a stage wrote.
 
@@ -246,6 +293,7 @@ def read_table(
     path : Parquet file
     name : key of `COLUMNS`
     columns : the columns wanted; all by default
+    filters : conditions (column, operator, value) that rows must fulfil
 
     Returns
     -------
@@ -269,8 +317,8 @@ def read_table(
     if missing:
         raise ValueError(f"{path}: table {name!r} lacks columns {missing}; it has {present}")
     if "geometry" in wanted:
-        return gpd.read_parquet(path, columns=wanted)
-    return pd.read_parquet(path, columns=wanted)
+        return gpd.read_parquet(path, columns=wanted, filters=filters)
+    return pd.read_parquet(path, columns=wanted, filters=filters)
 
 
 def dataset_digest(patches: pd.DataFrame) -> str:

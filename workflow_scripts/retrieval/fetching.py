@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def keep_patches(
     slots: Sequence[Slot],
     arrays: Mapping[str, np.ndarray],
     readable: Mapping[str, bool],
-    reader: Reader,
+    readers: Mapping[str, Reader],
     *,
     limits: Limits,
     size_m: int,
@@ -52,7 +52,7 @@ def keep_patches(
             waiting.append((slot, wish))
         else:
             _keep_if_whole(slot, arrays)
-    for (slot, _), got in zip(waiting, fetch(reader, [wish for _, wish in waiting]), strict=True):
+    for slot, _, got in _fetch(readers, waiting):
         if isinstance(got, Fetched):
             _scatter(slot, got, arrays)
             _keep_if_whole(slot, arrays)
@@ -112,16 +112,35 @@ def clear(slot: Slot, arrays: Mapping[str, np.ndarray]) -> None:
             values[slot.row, slot.column] = store.ARRAYS[name].fill_value
 
 
-def screen(slots: Sequence[Slot], reader: Reader, *, limits: Limits, size_m: int, needs_scl: bool) -> None:
+def _fetch(
+    readers: Mapping[str, Reader], waiting: Sequence[tuple[Slot, Wish]]
+) -> Iterator[tuple[Slot, Wish, Fetched | Failure]]:
+    """Read what slots wait for, each from the catalog of its candidate."""
+    # who takes an answer may go on to the next candidate, of another catalog
+    catalogs = [slot.candidate["catalog"] for slot, _ in waiting]
+    for catalog, reader in readers.items():
+        mine = [pair for pair, name in zip(waiting, catalogs, strict=True) if name == catalog]
+        for (slot, wish), got in zip(mine, fetch(reader, [wish for _, wish in mine]), strict=True):
+            yield slot, wish, got
+
+
+def screen(
+    slots: Sequence[Slot],
+    readers: Mapping[str, Reader],
+    *,
+    limits: Limits,
+    size_m: int,
+    without_scl: Collection[str],
+) -> None:
     """Look at the scene classification of each open slot's candidate until one passes.
 
     Parameters
     ----------
     slots : those to be settled
-    reader : reads windows
+    readers : catalog → what reads its windows
     limits : of the patch
     size_m : side of a patch
-    needs_scl : whether a candidate without scene classification cannot be taken
+    without_scl : catalogs whose candidates may be taken without scene classification
     """
     while True:
         waiting = []
@@ -129,11 +148,11 @@ def screen(slots: Sequence[Slot], reader: Reader, *, limits: Limits, size_m: int
             _skip_known(slot, limits)
             if slot.is_open and slot.scl is None:
                 wish = _wish(slot, size_m, ("scl",))
-                if wish.parts or needs_scl:
+                if wish.parts or slot.candidate["catalog"] not in without_scl:
                     waiting.append((slot, wish if wish.parts else Wish(wish.place, wish.hrefs, ("scl",), 0)))
         if not waiting:
             return
-        for (slot, _), got in zip(waiting, fetch(reader, [wish for _, wish in waiting]), strict=True):
+        for slot, _, got in _fetch(readers, waiting):
             if isinstance(got, Failure):
                 _fail(slot, got)
                 continue
@@ -149,14 +168,14 @@ def screen(slots: Sequence[Slot], reader: Reader, *, limits: Limits, size_m: int
 def take_pixels(
     slots: Sequence[Slot],
     arrays: Mapping[str, np.ndarray],
-    reader: Reader,
+    readers: Mapping[str, Reader],
     *,
     limits: Limits,
     size_m: int,
 ) -> None:
     """Read all bands of the candidates that passed; those with holes or unreadable files fail."""
     waiting = [(slot, _wish(slot, size_m, PIXEL_PARTS)) for slot in slots if slot.is_open]
-    for (slot, wish), got in zip(waiting, fetch(reader, [wish for _, wish in waiting]), strict=True):
+    for slot, wish, got in _fetch(readers, waiting):
         if isinstance(got, Failure):
             _fail(slot, got)
             continue
