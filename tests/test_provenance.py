@@ -19,7 +19,8 @@ def project(tmp_path, monkeypatch):
 
 
 def digest():
-    provenance.code.cache_clear()
+    for kept in (provenance.code, provenance._module_file, provenance._content):
+        kept.cache_clear()
     return provenance.code("workflow_scripts.stage")
 
 

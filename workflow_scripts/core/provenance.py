@@ -27,7 +27,12 @@ def digest(content: Any) -> str:
 def code(module: str) -> str:
     """Digest a module of ours and all it imports of ours, without comments and docstrings."""
     seen: dict[Path, str] = {}
-    _collect(_module_file(module), seen)
+    waiting = [_module_file(module)]
+    while waiting:
+        file = waiting.pop()
+        if file is not None and file not in seen:
+            seen[file], imported = _content(file)
+            waiting += map(_module_file, imported)
     return digest({str(path.relative_to(ROOT)): text for path, text in seen.items()})
 
 
@@ -47,6 +52,7 @@ def constant(file: str, name: str) -> Any:
     raise ValueError(f"{file} has no constant {name!r}")
 
 
+@cache
 def _module_file(module: str) -> Path | None:
     path = ROOT.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
@@ -55,27 +61,23 @@ def _module_file(module: str) -> Path | None:
     return None
 
 
-def _collect(file: Path | None, seen: dict[Path, str]) -> None:
-    if file is None or file in seen:
-        return
+@cache
+def _content(file: Path) -> tuple[str, frozenset[str]]:
+    """Give the digest of what a file does and the modules of ours that it may import.
+
+    Kept, as most modules import the same few and a workflow asks for all of them at every start.
+    """
     tree = ast.parse(file.read_text())
+    imported = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    seen[file] = ast.dump(tree)
-    for module in _imports(tree):
-        _collect(_module_file(module), seen)
-
-
-def _imports(tree: ast.AST) -> set[str]:
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {module for module in found if module.split(".")[0] in PACKAGES}
+    return digest(ast.dump(tree)), frozenset(m for m in imported if m.split(".")[0] in PACKAGES)
 
 
 def git_commit() -> str:
