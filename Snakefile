@@ -15,6 +15,7 @@ include: "rules/patches.smk"
 include: "rules/dataset.smk"
 include: "rules/pretrain.smk"
 include: "rules/downstream.smk"
+include: "rules/publish.smk"
 include: "rules/report.smk"
 include: "rules/explore.smk"
 
@@ -86,8 +87,8 @@ rule verify:
 
 rule publish:
     input:
-        rules.dataset.input,
-        per_dataset("collection.json", having=has_catalog),
+        expand(rules.publish_dataset.output, dataset=filter(has_catalog, DATASETS)),
+        expand(rules.publish_model.output, model=filter(is_trained, MODELS)),
 
 
 rule pretrained:

@@ -16,7 +16,7 @@ rule explore_shard:
         "results/logs/{dataset}/explore_shard.{shard}.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=60,
     params:
         phenology=option("phenology"),
@@ -47,7 +47,7 @@ rule write_explore:
         "results/logs/write_explore.benchmark.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=60,
     params:
         datasets=DATASETS,

@@ -5,6 +5,7 @@ import pandas as pd
 import pystac
 import pytest
 import xarray as xr
+import yaml
 
 from tests import fabricate
 from workflow_scripts import summarize_bands, weigh_locations, write_dataset_card
@@ -32,7 +33,11 @@ def made(tmp_path_factory):
 
 def test_card_says_what_is_there_and_what_is_missing(made):
     card = (made / "README.md").read_text()
-    assert card.startswith("# made\n")
+    _, block, text = card.split("---\n", 2)
+    assert text.startswith("# made\n")
+    known = yaml.safe_load(block)
+    assert known["license"] == "mit" and known["size_categories"] == ["n<1K"]
+    assert known["configs"][0]["data_files"] == "patches.parquet"
     assert "Says nothing about the Earth." in card
     assert "20 of 24 patches are stored, 5 locations have two seasons or more" in card
     assert "| Season | `stored` | `cloudy` | `no_candidate` |" in card

@@ -18,6 +18,7 @@ import yaml
 
 from workflow_scripts.core import bands, store, tables
 from workflow_scripts.core.stage import atomic_path, read_json, run_stage, write_json
+from workflow_scripts.publish.layout import front_matter, license_facts
 
 LOG = logging.getLogger(__name__)
 
@@ -126,6 +127,24 @@ def source_lines(sources: Sequence[Mapping[str, str]]) -> list[str]:
     return lines
 
 
+def metadata_block(name: str, *, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what model hubs read of a dataset: name, license, size, tags, and which file to preview."""
+    n = facts["n_stored"]
+    steps = (("n<1K", 1e3), ("1K<n<10K", 1e4), ("10K<n<100K", 1e5), ("100K<n<1M", 1e6))
+    size = next((label for label, limit in steps if n < limit), "1M<n<10M")
+    return {
+        "pretty_name": settings["report"]["title"] or name,
+        **license_facts(settings["report"]["sources"]),
+        "tags": ["earth-observation", "sentinel-2", "phenology", "ecology", "zarr", "stac", "geospatial"],
+        "task_categories": ["image-feature-extraction"],
+        "size_categories": [size],
+        "configs": [
+            {"config_name": table, "data_files": f"{table}.parquet"}
+            for table in ("patches", "locations", "seasons")
+        ],
+    }
+
+
 def write_card(
     name: str,
     *,
@@ -164,7 +183,7 @@ def write_card(
     )
     complete = f", {facts['n_complete']:,} locations have two seasons or more" if len(order) > 1 else ""
     sections = [
-        f"# {report['title'] or name}",
+        front_matter(metadata_block(name, settings=settings, facts=facts)) + f"# {report['title'] or name}",
         f"> **Note.** {report['notice']}" if report["notice"] else "",
         f"Sentinel-2 Level-2A patches of {settings['patches']['size_m']:,} m at {facts['n_locations']:,} locations in "
         f"{len(order)} season(s) ({', '.join(order)}): {facts['n_stored']:,} of {facts['n_asked']:,} patches are "

@@ -103,7 +103,37 @@ def _dataset(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
     if "from" in entry:
         other = overlay(document["defaults"], document["datasets"][entry["from"]["dataset"]])
         options |= {section: other[section] for section in ADOPTED[entry["from"]["until"]]}
+    options["report"]["sources"] += _sources_used(options, document)
     return options
+
+
+def _sources_used(options: Mapping[str, Any], document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Gather license and citation of the files and collections that a dataset's options name."""
+    named = set(_texts(options))
+    found = [
+        {"name": Path(path).name, **{k: v for k, v in source.items() if k in ("license", "url", "citation")}}
+        for path, source in (document.get("sources") or {}).items()
+        if path in named and "license" in source
+    ]
+    greenness, scenes = options.get("greenness", {}), options.get("scenes", {})
+    reads = options.get("seasons", {}).get("strategy") == "phenology" and greenness.get("source") == "modis"
+    used = [(greenness.get("catalog"), greenness.get("collection"))] if reads else []
+    used.append((scenes.get("catalog"), None))
+    for name, collection in used:
+        catalog = document["catalogs"].get(name) or {}
+        terms = (catalog.get("terms") or {}).get(collection or catalog.get("collection"))
+        found += [dict(terms)] if terms else []
+    known = [source["name"] for source in options["report"]["sources"]]
+    return [source for source in found if source["name"] not in known]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested options."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
 
 
 def _expand_seeds(models: Mapping[str, Any], seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
