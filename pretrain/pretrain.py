@@ -5,8 +5,9 @@ Writes  options.json (what was asked for, resolved), metrics.jsonl (a line per l
         encoder.safetensors (weights by torchvision's names and metadata, written last);
         beside them checkpoints/, from which a killed run continues
 
-This module checks the inputs and starts the processes (`pretrain.train`) through torchrun, also where
-there is one; those of several machines through srun inside a Slurm job. It imports no torch, so that mistakes are told at once.
+This module checks the inputs and starts the training processes (`pretrain.train`), several of them through
+torchrun, those of several machines through srun inside a Slurm job. It imports no torch, so that mistakes are
+told at once.
 
 Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
 """
@@ -36,6 +37,9 @@ VERSION = 1
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Snakemake sets all of them to the job's threads, of which each process may use its share only."""
+
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+"""Set by torchrun for its processes; those that another program left are not meant for them."""
 
 _KINDS = ("is_non_vegetated", "is_mountain")
 """Kinds of locations whose share of the draws is told."""
@@ -77,8 +81,11 @@ def prepare_checkpoints(folder: Path, identity: dict[str, Any]) -> None:
 def torchrun(run_file: Path, options: recipes.Options) -> list[str]:
     """Give the command that starts the training processes of one machine, but for its last two arguments.
 
-    These are the file for the first error, and the process without which the run is to stop.
+    These are the file for the first error, and the process without which the run is to stop. One process is
+    started without torchrun, which takes seconds to start itself.
     """
+    if options.processes == 1:
+        return [sys.executable, "-m", "pretrain.train", str(run_file)]
     command = [sys.executable, "-m", "torch.distributed.run"]
     if options.nodes == 1:
         command += ["--standalone"]
@@ -137,7 +144,7 @@ def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file
     processes = options.processes // options.nodes
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if key not in _RANK_VARIABLES},
         **dict.fromkeys(_THREAD_VARIABLES, str(max(1, threads // processes))),
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
@@ -153,7 +160,7 @@ def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file
         finally:
             process.terminate()
     if status:
-        message = error_file.read_text() if error_file.exists() else f"torchrun ended with status {status}"
+        message = error_file.read_text() if error_file.exists() else f"training ended with status {status}"
         error_file.unlink(missing_ok=True)
         raise RuntimeError(message)
 

@@ -1,0 +1,63 @@
+"""What was learned on the made world, over seeds: losses, collapse, and the scores of both probes.
+
+    make comparison                                   # trains and evaluates, then prints
+    python benchmarks/comparison.py [FOLDER]          # prints what is in FOLDER/results
+
+Every model is shown, whatever its place. The made world shows that the code learns, not which way is better.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+SPACES = ("all", "season", "augmentation")
+
+
+def training(models: Path) -> pd.DataFrame:
+    """Loss at the start and the end of each run, and the least spread of its spaces at the end."""
+    rows = []
+    for file in sorted(models.glob("*/metrics.jsonl")):
+        first, *_, last = [json.loads(line) for line in file.read_text().splitlines()]
+        stds = [last[f"std_{space}"] for space in SPACES if f"std_{space}" in last]
+        rows.append([file.parent.name.rsplit("-s", 1)[0], first["loss"], last["loss"], min(stds)])
+    return pd.DataFrame(rows, columns=["model", "first loss", "last loss", "least std"])
+
+
+def scores(downstream: Path) -> pd.DataFrame:
+    """Main metric of each model, task, probe and folds: mean over folds."""
+    rows = []
+    for file in sorted(downstream.glob("*/*/*.json")):
+        found = json.loads(file.read_text())
+        for folds, division in found["folds"].items():
+            score = division["scores"][found["main_metric"]]["mean"]
+            column = f"{found['task']} {found['main_metric']}, {found['probe']}, {folds}"
+            rows.append([found["model"].rsplit("-s", 1)[0], column, score])
+    return pd.DataFrame(rows, columns=["model", "column", "score"])
+
+
+def main() -> None:
+    results = Path(sys.argv[1] if len(sys.argv) > 1 else ".") / "results"
+    learned, found = training(results / "models"), scores(results / "downstream")
+    if learned.empty or found.empty:
+        print(f"nothing was trained and evaluated in {results}: run `make comparison`")
+        return
+    print("training, mean over seeds (lowest to highest)")
+    for model, runs in learned.groupby("model"):
+        cells = [
+            f"{name} {runs[name].mean():.3f} ({runs[name].min():.3f} to {runs[name].max():.3f})"
+            for name in ("first loss", "last loss", "least std")
+        ]
+        print(f"  {model:22s} {len(runs)} runs: " + ", ".join(cells))
+    for column, part in found.groupby("column", sort=False):
+        print(column + ", mean over seeds ± standard deviation between them")
+        for model, runs in part.groupby("model"):
+            spread = f" ± {runs['score'].std():.3f}" if len(runs) > 1 else ""
+            print(f"  {model:22s} {runs['score'].mean():.3f}{spread} ({len(runs)} runs)")
+    falls = (learned["last loss"] < learned["first loss"]).all()
+    print(f"every loss falls: {falls}; least std of any space at the end: {learned['least std'].min():.2f}")
+
+
+if __name__ == "__main__":
+    main()
