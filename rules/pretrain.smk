@@ -4,6 +4,33 @@
 include: "functions/pretrain.smk"
 
 
+rule estimate_training:
+    input:
+        jobs=model_dataset("jobs.json"),
+    output:
+        estimate="results/models/{model}/estimate.json",
+        text="results/models/{model}/estimate.txt",
+    log:
+        "results/logs/models/{model}/estimate_training.log",
+    benchmark:
+        "results/logs/models/{model}/estimate_training.benchmark.tsv"
+    threads: model_threads
+    resources:
+        mem_mb=memory(8000),
+        runtime=30,
+        gpu=estimate_gpus,
+    params:
+        code=code("pretrain.estimate_training"),
+        model=model_options,
+        seasons=trained_on("seasons", "names"),
+        size_m=trained_on("patches", "size_m"),
+        finished=finished_dataset,
+    conda:
+        "../envs/torch.yaml"
+    script:
+        "../pretrain/estimate_training.py"
+
+
 rule pretrain:
     input:
         patches=ancient(model_dataset("patches.parquet")),

@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from pretrain import estimate, pretrain, recipes, train
+from pretrain import estimate_training, pretrain, recipes, train
 from pretrain.augment import View
 from pretrain.checkpoint import checkpoint_files, newest_checkpoint, save_checkpoint
 from pretrain.encoders import BACKBONES, load_encoder
@@ -306,21 +306,47 @@ def test_validation_locations_can_be_left_out(world, tmp_path, monkeypatch):
     assert chosen.location.tolist() == [0, 4, 6, 8, 10]
 
 
-def test_the_cost_is_told_beforehand(world, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "results" / "datasets"
-    folder.mkdir(parents=True)
-    (folder / "made").symlink_to(world)
-    with monkeypatch.context() as patch:
-        patch.chdir(tmp_path)
-        patch.setattr(estimate, "find_model", lambda name, configfile: ENTRY | {"processes": 2})
-        assert estimate.main(["made-seco", "--steps", "2"]) == 0
-    found = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert (found["steps"], found["epochs"]) == ("6", "6")
-    rate, hours = float(found["samples_per_s"]), float(found["hours"])
-    assert hours == pytest.approx(6 * 8 / rate / 3600, rel=0.01)  # printed with four digits
-    assert 0.1 < float(found["disk_gb"]) < 0.5  # 0.045 GB of weights: query, key, momenta; two checkpoints
-    assert estimate.main(["nothing"]) == 1
-    assert "'nothing' is not one of those to be trained: ['demo-seco-s1'" in capsys.readouterr().err
+def estimate_of(folder, **changes):
+    job = SimpleNamespace(
+        input=SimpleNamespace(jobs=folder / "jobs.json"),
+        output=SimpleNamespace(estimate=folder / "estimate.json", text=folder / "estimate.txt"),
+        params=SimpleNamespace(
+            model=ENTRY | changes,
+            seasons=["spring", "autumn"],
+            size_m=320,
+            finished=changes.pop("finished", None),
+        ),
+        wildcards=SimpleNamespace(model="made-seco"),
+        threads=1,
+    )
+    job.params.model.pop("finished", None)
+    job.input.jobs.write_text('{"n_locations": 1000}')
+    estimate_training.main(job)
+    return json.loads(job.output.estimate.read_text()), job.output.text.read_text()
+
+
+def test_the_cost_is_told_beforehand(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate_training, "STEPS", 2)
+    found, text = estimate_of(tmp_path, finished=str(world), processes=2)
+    assert (found["steps"], found["epochs"], found["locations"]) == (6, 6, 11)
+    assert found["hours"] == pytest.approx(6 * 8 / found["samples_per_s"] / 3600)
+    assert found["samples_per_s"] == 2 * found["measured"]["samples_per_s"]
+    assert (found["measured"]["batch_size"], found["measured"]["steps"]) == (4, 2)
+    assert 0.1 < found["disk_gb"] < 0.5  # 0.045 GB of weights: query, key, momenta; two checkpoints
+    assert "Model made-seco: 11 locations, 6 epochs, 6 steps" in text
+    assert re.search(r"samples per second on 2 x CPU: .* the dataset's own patches", text, re.DOTALL)
+
+
+def test_the_cost_is_told_before_there_is_a_dataset_or_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate_training, "STEPS", 1)
+    found, text = estimate_of(tmp_path, batch_size=64, queue_size=64, bn={})
+    assert (found["locations"], found["steps"]) == (1000, 6 * 15)
+    assert found["measured"]["batch_size"] == estimate_training.CPU_BATCH
+    assert "made patches, as the dataset is not there yet" in text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found, text = estimate_of(tmp_path, device="cuda")
+    assert (found["steps"], found["hours"]) == (6 * 125, None)
+    assert "time not measured: device: cuda with processes: 1, but this machine has 0 usable GPUs" in text
 
 
 def _with(read_table, name, table):

@@ -6,6 +6,24 @@ def model_dataset(file):
     return lambda wildcards: f"results/datasets/{MODELS[wildcards.model]['dataset']}/{file}"
 
 
+def trained_on(section, key):
+    """Params function: one option of the dataset that a model is trained on."""
+    return lambda wildcards: DATASETS[MODELS[wildcards.model]["dataset"]][section][key]
+
+
+def finished_dataset(wildcards):
+    """Params function: the folder of that dataset, if it is finished; no input, so that nothing makes it."""
+    folder = Path("results/datasets") / MODELS[wildcards.model]["dataset"]
+    is_finished = all((folder / f"{name}.parquet").exists() for name in ("patches", "weights"))
+    return str(folder) if is_finished else None
+
+
+def families(models):
+    """One trained model of each family: seeds cost the same."""
+    first = {MODELS[name]["family"]: name for name in reversed([*models])}
+    return [name for name in MODELS if name in first.values()]
+
+
 def side_table(wildcards):
     """Input function: the model's table of further facts, if it has one."""
     return MODELS[wildcards.model].get("side_table") or []
@@ -53,3 +71,8 @@ def model_gpus(wildcards):
     """Resource function: GPUs of all machines together, one per process, where the entry asks for GPUs."""
     entry = MODELS[wildcards.model]
     return entry.get("processes", 1) if entry.get("device") == "cuda" else None
+
+
+def estimate_gpus(wildcards):
+    """Resource function: the GPU of a dry run, which is one process."""
+    return None if model_gpus(wildcards) is None else 1
