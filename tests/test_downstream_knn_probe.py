@@ -2,10 +2,32 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pretrain.downstream import knn_probe
-from pretrain.downstream.knn_probe import predict_neighbors
+from pretrain.downstream.evaluation import TaskData
+from pretrain.downstream.folds import Folds, make_folds
+from pretrain.downstream.knn_probe import predict_divisions
+from pretrain.downstream.tasks import Task
+
+
+def as_data(features: np.ndarray, targets: np.ndarray) -> TaskData:
+    """Task data on made places."""
+    ids = np.array([f"p{i:04d}" for i in range(len(features))], object)
+    lon = np.arange(len(features)) * 0.1
+    return TaskData(ids, lon, lon * 0, features, np.asarray(targets, np.float32), {}, {})
+
+
+def predict_neighbors(
+    features: np.ndarray, targets: np.ndarray, *, divisions: list[np.ndarray], k: int, temperature: float
+) -> list[np.ndarray]:
+    """Predictions under some divisions with a given k."""
+    task = Task("t", "d", ["a", "b"], "regression", k=k, temperature=temperature)
+    places = np.arange(len(features))
+    folds = [Folds("random", division, places, places, None) for division in divisions]
+    results = predict_divisions(as_data(features, targets), folds, task, seed=0)[1]
+    return [result.values for result in results]
 
 
 def softmax_weights(distances: np.ndarray) -> np.ndarray:
@@ -76,13 +98,52 @@ def test_distributions_stay_distributions() -> None:
 
 
 def test_zero_vectors_and_bad_options() -> None:
-    """A zero embedding gives finite predictions; k 0 and temperature 0 are refused."""
+    """A zero embedding gives finite predictions; temperature 0 is refused."""
     features = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
     division = np.array([0, 1, 1])
     result = predict_neighbors(
         features, np.ones((3, 1), np.float32), divisions=[division], k=2, temperature=0.07
     )[0]
     np.testing.assert_allclose(result, 1)
-    for options in ({"k": 0, "temperature": 1}, {"k": 1, "temperature": 0}):
-        with pytest.raises(ValueError, match="k >= 1 and temperature > 0"):
-            predict_neighbors(features, np.ones((3, 1)), divisions=[division], **options)
+    with pytest.raises(ValueError, match="temperature > 0"):
+        predict_neighbors(features, np.ones((3, 1)), divisions=[division], k=1, temperature=0)
+
+
+def test_k_is_chosen_on_validation_rows(data: tuple) -> None:
+    """Each fold's k is the best of scikit-learn's on its validation part; tested labels do not matter."""
+    features, ids, _ = data
+    targets = np.eye(4, dtype=np.float32)[ids]
+    task = Task("t", "d", "y", "classification", classes=[0, 1, 2, 3], mode="fast")
+    made = as_data(features, targets)
+    random = make_folds(made.location_id, ids, lon=made.lon, lat=made.lat, n_folds=4, block_km=50, seed=0)[0]
+    settings, (result,) = predict_divisions(made, [random], task, seed=5)
+    assert settings["k"] == "chosen on validation data"
+    for fold, fit in enumerate(result.fits):
+        fit_rows, held = random.split_validation(fold, share=0.1, seed=5)
+        scores = {}
+        for k in knn_probe.CANDIDATES:
+            oracle = KNeighborsClassifier(min(k, len(fit_rows)), weights=softmax_weights, metric="cosine")
+            oracle.fit(features[fit_rows], ids[fit_rows])
+            scores[k] = f1_score(ids[held], oracle.predict(features[held]), average="macro", zero_division=0)
+        assert fit["validation_score"] == pytest.approx(max(scores.values()))
+        assert fit["k"] == next(k for k in scores if scores[k] == max(scores.values()))
+        train, test = random.train(fold), random.test(fold)
+        oracle = KNeighborsClassifier(fit["k"], weights=softmax_weights, metric="cosine")
+        oracle.fit(features[train], ids[train])
+        np.testing.assert_allclose(result.values[test], oracle.predict_proba(features[test]), atol=1e-4)
+    test = random.test(1)
+    targets[test] = np.roll(targets[test], 1, axis=1)
+    _, (changed,) = predict_divisions(as_data(features, targets), [random], task, seed=5)
+    np.testing.assert_array_equal(changed.values[test], result.values[test])
+
+
+def test_published_k() -> None:
+    """`paper` takes the kind's k, and a task's own k stands in both modes."""
+    features = np.random.default_rng(0).normal(size=(60, 4))
+    places = np.arange(60)
+    folds = [Folds("random", places % 3, places, places, None)]
+    for mode, k, expected in (("paper", None, 10), ("paper", 20, 20), ("fast", 7, 7)):
+        task = Task("t", "d", "y", "regression", mode=mode, k=k)
+        settings, (result,) = predict_divisions(as_data(features, features[:, :1]), folds, task, seed=0)
+        assert settings["k"] == expected
+        assert {fit["k"] for fit in result.fits} == {expected}

@@ -1,6 +1,6 @@
 """Linear heads: optima and training against scikit-learn and torch, no leakage, hard targets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -8,16 +8,15 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from pretrain.downstream import linear_probe, losses
+from pretrain.downstream import full_batch, losses
 from pretrain.downstream.evaluation import TaskData
 from pretrain.downstream.folds import Folds, make_folds
 from pretrain.downstream.linear_probe import (
+    MODES,
     PAPER,
-    fit_fast,
     fit_paper,
-    predict_fold,
+    predict_fast,
     probe,
-    solve_full_batch,
 )
 from pretrain.downstream.tasks import Task, encode_targets
 
@@ -52,6 +51,11 @@ def make_data(features: np.ndarray, values: np.ndarray, task: Task, *, seed: int
     return data, folds
 
 
+def predict_fold(data: TaskData, division: Folds, task: Task, *, fold: int, seed: int) -> tuple:
+    """Prediction and fit of one fold alone."""
+    return MODES[task.mode](data, [(division, fold)], task, seed=seed)[0]
+
+
 def make_task(kind: str, mode: str, **settings: object) -> Task:
     """A task of one kind and mode."""
     settings = {"dataset": "d", "target": "y", "kind": kind, "mode": mode, **settings}
@@ -60,66 +64,94 @@ def make_task(kind: str, mode: str, **settings: object) -> Task:
     return Task.from_settings("t", settings)
 
 
-def test_full_batch_optimum_is_scikit_learns() -> None:
-    """Same penalty (C = 1 / (n · penalty)), same weights."""
-    features, ids = clusters()
-    weights, _ = solve_full_batch(
-        features.astype(float),
-        np.eye(3)[ids],
-        loss=losses.cross_entropy,
-        penalty=0.01,
-        max_iterations=2000,
-        tolerance=1e-12,
+def solve(
+    features: np.ndarray, targets: np.ndarray, rows: list[np.ndarray], *, loss: Callable, penalty: float
+) -> tuple[full_batch.Objective, full_batch.Fitted]:
+    """Fit the parts `rows` together, far beyond the probe's tolerance."""
+    objective = full_batch.Objective(
+        full_batch.make_parts(torch.tensor(features, dtype=torch.float32), rows),
+        torch.tensor(targets, dtype=torch.float32)[None],
+        loss,
     )
-    oracle = LogisticRegression(C=1 / (len(ids) * 0.01), tol=1e-10, max_iter=5000)
-    oracle.fit(features.astype(float), ids)
-    # both stop at a finite gradient; the bias is free up to a constant over classes
-    np.testing.assert_allclose(weights[:-1].T, oracle.coef_, atol=2e-4)
-    bias = weights[-1] - weights[-1].mean()
-    np.testing.assert_allclose(bias, oracle.intercept_ - oracle.intercept_.mean(), atol=2e-4)
+    fitted = full_batch.minimize(
+        objective,
+        full_batch.Preconditioner(objective),
+        start=torch.zeros(len(rows), features.shape[1] + 1, targets.shape[1]),
+        penalties=torch.full((len(rows),), penalty, dtype=torch.float64),
+        active=range(len(rows)),
+        tolerance=1e-9,
+    )
+    return objective, fitted
+
+
+def standardized(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Features of some rows in units of their own deviations."""
+    return (features[rows] - features[rows].mean(axis=0)) / features[rows].std(axis=0)
+
+
+@pytest.mark.parametrize("tile_bytes", [full_batch.TILE_BYTES, 1])
+def test_full_batch_optimum_is_scikit_learns(tile_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two parts fitted side by side, in one tile or more: each has the weights of its own fit (C = 1 / (n · penalty))."""
+    monkeypatch.setattr(full_batch, "TILE_BYTES", tile_bytes)
+    features, ids = clusters()
+    parts = [np.arange(0, 200), np.arange(80, 300)]
+    _, fitted = solve(features, np.eye(3)[ids], parts, loss=losses.cross_entropy, penalty=0.01)
+    for rows, weights in zip(parts, fitted.weights.numpy(), strict=True):
+        oracle = LogisticRegression(C=1 / (len(rows) * 0.01), tol=1e-10, max_iter=5000)
+        oracle.fit(standardized(features, rows).astype(float), ids[rows])
+        # float32; the bias is free up to a constant over classes
+        np.testing.assert_allclose(weights[:-1].T, oracle.coef_, atol=2e-3)
+        bias = weights[-1] - weights[-1].mean()
+        np.testing.assert_allclose(bias, oracle.intercept_ - oracle.intercept_.mean(), atol=2e-3)
 
 
 def test_full_batch_regression_is_ridge() -> None:
     """Mean squared error + penalty / 2 · w² is ridge regression with alpha = n · penalty / 2."""
     features, _ = clusters()
     values = features @ np.arange(8.0)[:, None] + 3
-    weights, _ = solve_full_batch(
-        features.astype(float), values, loss=losses.squared_error, penalty=0.1, tolerance=1e-13,
-        max_iterations=2000,
-    )  # fmt: skip
-    oracle = Ridge(alpha=len(values) * 0.1 / 2, tol=1e-12).fit(features.astype(float), values)
-    np.testing.assert_allclose(weights[:-1].T, oracle.coef_.reshape(1, -1), atol=1e-4)
-    np.testing.assert_allclose(weights[-1], oracle.intercept_, atol=1e-4)
+    rows = np.arange(300)
+    _, fitted = solve(features, values, [rows], loss=losses.squared_error, penalty=0.1)
+    oracle = Ridge(alpha=300 * 0.1 / 2, tol=1e-12).fit(standardized(features, rows).astype(float), values)
+    np.testing.assert_allclose(fitted.weights[0, :-1].T, oracle.coef_.reshape(1, -1), rtol=1e-3)
+    np.testing.assert_allclose(fitted.weights[0, -1], oracle.intercept_, rtol=1e-3)
+
+
+def test_features_of_any_scale_give_the_same_head() -> None:
+    """Standardization by the part's own rows; a constant feature is harmless."""
+    features, ids = clusters()
+    rows, targets = np.arange(250), np.eye(3)[ids]
+    other = np.column_stack([features * np.arange(1, 9) + 5, np.full(300, 2.0)])
+    predicted = []
+    for matrix in (features, other):
+        matrix = full_batch.shift_and_scale(matrix, device="cpu").numpy()
+        objective, fitted = solve(matrix, targets, [rows], loss=losses.cross_entropy, penalty=0.01)
+        predicted.append(objective.logits(fitted.weights[0], 0, torch.arange(250, 300)).numpy())
+    np.testing.assert_allclose(*predicted, atol=5e-3)
 
 
 def test_default_tolerance_predicts_as_the_optimum() -> None:
     """What `fast` stops at gives the classes of the converged solution, but for a few near ties."""
     features, ids = clusters(600)
-    targets = np.eye(3, dtype=np.float32)[ids]
-    quick, _ = solve_full_batch(features, targets, loss=losses.cross_entropy, penalty=1e-3)
-    exact, _ = solve_full_batch(
-        features.astype(float), targets, loss=losses.cross_entropy, penalty=1e-3, tolerance=1e-12,
-        max_iterations=2000,
-    )  # fmt: skip
-    chosen = [(features @ w[:-1] + w[-1]).argmax(axis=1) for w in (quick, exact)]
-    assert np.mean(chosen[0] != chosen[1]) < 0.01
+    task = make_task("classification", "fast")
+    data, (random, _) = make_data(features, ids, task)
+    (quick, fit), *_ = predict_fast(data, [(random, 0)], task, seed=0)
+    rows = random.train(0)
+    oracle = LogisticRegression(C=1 / (len(rows) * fit["penalty"]), tol=1e-8, max_iter=5000)
+    center, scale = features[rows].mean(axis=0), features[rows].std(axis=0)
+    oracle.fit(((features - center) / scale)[rows], ids[rows])
+    exact = oracle.predict(((features - center) / scale)[random.test(0)])
+    assert np.mean(quick.argmax(axis=1) != exact) < 0.01
 
 
 def test_penalty_is_chosen_on_validation_rows() -> None:
-    """Noise targets choose the strongest penalty; an exact relation a weak one."""
+    """Noise targets choose a strong penalty; an exact relation a weak one."""
     rng = np.random.default_rng(2)
     features = rng.normal(size=(400, 100)).astype(np.float32)
-    rows, held = slice(0, 300), slice(300, 400)
-    strong, weak = linear_probe.PENALTIES[:2], linear_probe.PENALTIES[-3:]
-    for values, expected in (
-        (rng.normal(size=(400, 1)), strong),
-        (features @ rng.normal(size=(100, 1)), weak),
-    ):
-        values = values.astype(np.float32)
-        _, fit = fit_fast(
-            features[rows], values[rows], held=(features[held], values[held]), loss=losses.squared_error
-        )
-        assert fit["penalty"] in expected
+    task = make_task("regression", "fast")
+    for values, bound in ((rng.normal(size=400), (1, 10)), (features @ rng.normal(size=100), (1e-5, 1e-2))):
+        data, (random, _) = make_data(features, values, task)
+        _, fit = predict_fast(data, [(random, 1)], task, seed=0)[0]
+        assert bound[0] <= fit["penalty"] <= bound[1]
 
 
 def plain_torch_training(
@@ -205,7 +237,8 @@ def test_folds_are_independent(mode: str) -> None:
     together = probe(data, folds, task, 7)[1]
     for division, predicted in zip(folds, together, strict=True):
         alone, _ = predict_fold(data, division, task, fold=2, seed=7)
-        np.testing.assert_array_equal(predicted.values[division.test(2)], alone)
+        # products of other widths round otherwise
+        np.testing.assert_allclose(predicted.values[division.test(2)], alone, atol=1e-5)
 
 
 def test_noise_labels_score_at_chance() -> None:

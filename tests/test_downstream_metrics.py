@@ -71,5 +71,19 @@ def test_multilabel_without_any_positive() -> None:
 def test_perfect_distribution_scores_one() -> None:
     """Distributions are scored as they are; a link over them is the reference's fault (R2 ~0.1)."""
     truth = np.random.default_rng(0).dirichlet(np.full(8, 0.3), 500)
-    assert metrics.distribution_scores(truth, truth) == {"r2": 1.0, "mae": 0.0}
+    assert metrics.distribution_scores(truth, truth) == {"r2": 1.0, "mae": 0.0, "rmse": 0.0}
     assert metrics.distribution_scores(losses.simplex(truth), truth)["r2"] < 0.2
+
+
+def test_macro_accuracy_and_auroc_by_hand() -> None:
+    """Recalls 1 and 1/2; the second class ranks two of its four pairs right, the first all mirrored ones."""
+    truth = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]], float)
+    predicted = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.2, 0.8, 0], [0.7, 0.3, 0]])
+    scores = metrics.classification_scores(predicted, truth)
+    assert scores["macro_accuracy"] == 0.75
+    # pairs of (member, other): the class without members has none
+    assert scores["macro_auroc"] == 0.75
+    labels = metrics.multilabel_scores(predicted, truth)
+    assert labels["macro_auroc"] == 0.75
+    # of 4 positives x 8 negatives all but (0.6 < 0.7), (0.3 < 0.4), (0.3 < 0.7) rank right
+    assert labels["micro_auroc"] == pytest.approx(29 / 32)

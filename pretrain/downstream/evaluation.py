@@ -253,6 +253,15 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
+def resolve_device(wanted: str) -> str:
+    """Give the torch device that an option names; `auto` is a GPU where there is one."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def run_probe(job: Any, name: str, probe: Probe) -> None:
     """Do the work of a probe's rule: read embeddings and labels, evaluate, write the scores."""
     task = Task.from_settings(job.wildcards.task, job.params.task)

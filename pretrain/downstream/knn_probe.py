@@ -8,17 +8,21 @@ Writes
 Cosine similarity; the k most similar training locations vote with weights softmax(similarity /
 temperature), temperature 0.07 (Wu et al. 2018, Unsupervised Feature Learning via Non-Parametric
 Instance Discrimination). The prediction is the weighted mean of their targets: probabilities,
-distributions or original units, used as they are. Similarities are computed once for all folds.
+distributions or original units, used as they are. Similarities are computed once for all folds. k is
+the task's, else in mode `paper` the published one of its kind, in `fast` each fold's own choice.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from pretrain.downstream.evaluation import Predictions, TaskData, run_probe
+from pretrain.downstream.evaluation import Predictions, TaskData, resolve_device, run_probe
 from pretrain.downstream.folds import UNUSED, Folds
+from pretrain.downstream.metrics import LOWER_IS_BETTER
 from pretrain.downstream.tasks import Task
 from workflow_scripts.core.stage import run_stage
 
@@ -26,75 +30,151 @@ logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 128 * 2**20
 """Memory of one block of similarities."""
+CANDIDATES = (1, 2, 3, 5, 10, 20, 30, 50, 100)
+"""Values of k that `fast` chooses from, by the main metric of a fold's validation part; the smallest of the best."""
 
 
-def predict_neighbors(
-    features: np.ndarray,
-    targets: np.ndarray,
-    *,
-    divisions: Sequence[np.ndarray],
-    k: int,
-    temperature: float,
-) -> list[np.ndarray]:
-    """Predict every row from the k most similar rows of other folds.
+class Search:
+    """The most similar allowed rows of some rows, filled in block by block."""
+
+    def __init__(self, rows: Tensor, *, barred: Tensor, count: int) -> None:
+        """Search for `rows` (ascending).
+
+        `barred` (n,) holds a number per row: rows of equal numbers may not vote for each other, those that are
+        `UNUSED` for none.
+        """
+        self.rows, self.barred = rows, barred
+        self.unused = torch.nonzero(barred == UNUSED)[:, 0]
+        self.similarity = torch.full((len(rows), count), -torch.inf, device=rows.device)
+        self.nothing = torch.tensor(-torch.inf, device=rows.device)
+        self.neighbors = torch.zeros((len(rows), count), dtype=torch.int64, device=rows.device)
+
+    def take(self, similarity: Tensor, first: int, buffer: Tensor) -> None:
+        """Look through the similarities of the rows from `first` on with all rows."""
+        edges = torch.tensor([first, first + len(similarity)], device=self.rows.device)
+        start, end = torch.searchsorted(self.rows, edges).tolist()
+        rows = self.rows[start:end]
+        if len(rows) < len(similarity):
+            similarity = similarity[rows - first]
+        allowed = buffer[: len(rows)]
+        torch.where(self.barred[rows, None] == self.barred, self.nothing, similarity, out=allowed)
+        if len(self.unused):
+            allowed.index_fill_(1, self.unused, -torch.inf)
+        found = allowed.topk(self.similarity.shape[1], dim=1)
+        self.similarity[start:end], self.neighbors[start:end] = found
+
+
+def fill(searches: Sequence[Search], features: np.ndarray, *, device: str) -> None:
+    """Compute each similarity once, by cosine, for all searches.
 
     Parameters
     ----------
-    features : (n, d), any scale; compared by cosine (a zero vector is similar to nothing)
-    targets : (n, outputs)
-    divisions : arrays (n,) of fold numbers, as in `Folds`; one prediction is made for each
-    k : neighbors; all rows of the other folds where there are fewer
-    temperature : divisor of similarities before the softmax
+    features : (n, d), any scale; a zero vector is similar to nothing
+    """
+    units = torch.tensor(features, dtype=torch.float32, device=device)
+    lengths = torch.linalg.vector_norm(units, dim=1, keepdim=True)
+    units /= torch.where(lengths > 0, lengths, 1)
+    step = max(1, BLOCK_BYTES // (4 * len(units)))
+    block = torch.empty((2, min(step, len(units)), len(units)), device=device)
+    for first in range(0, len(units), step):
+        rows = units[first : first + step]
+        similarity = torch.mm(rows, units.T, out=block[0, : len(rows)])
+        for search in searches:
+            search.take(similarity, first, block[1])
+
+
+def vote(
+    search: Search, targets: Tensor, *, ks: Iterable[int], temperature: float
+) -> Iterator[tuple[int, Tensor]]:
+    """Average the targets of each row's k nearest, for one k after the other.
+
+    Parameters
+    ----------
+    targets : (n, outputs) of all rows
+    ks : numbers of neighbors, ascending; a row with fewer takes all it has
+
+    Yields
+    ------
+    k and float32 (rows, outputs)
+    """
+    powers = torch.exp((search.similarity - search.similarity[:, :1]) / temperature)
+    total = torch.zeros((len(search.rows), targets.shape[1]), device=targets.device)
+    first = 0
+    for k in ks:
+        for place in range(first, min(k, powers.shape[1])):
+            total += powers[:, place, None] * targets[search.neighbors[:, place]]
+        first = k
+        yield k, total / powers[:, :k].sum(dim=1, keepdim=True)
+
+
+def predict_divisions(
+    data: TaskData, divisions: Sequence[Folds], task: Task, *, seed: int
+) -> tuple[dict[str, Any], list[Predictions]]:
+    """Predict every row from the most similar rows of other folds.
+
+    Where the task names no k and its mode is `fast`, each fold's k is chosen on the validation part of its
+    training rows, which is predicted from the others of them.
 
     Returns
     -------
-    list of (n, outputs) float32, one per division
+    the probe's settings, and predictions (n, outputs) under each division
     """
-    if k < 1 or temperature <= 0:
-        raise ValueError(f"k-NN needs k >= 1 and temperature > 0, got {k!r} and {temperature!r}")
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    units = (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    n = len(units)
-    results = [np.zeros((n, targets.shape[1]), np.float32) for _ in divisions]
-    step = max(1, BLOCK_BYTES // (4 * n))
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
-        similarity = units[rows] @ units.T
-        for division, result in zip(divisions, results, strict=True):
-            is_barred = (division[rows, None] == division) | (division == UNUSED)
-            allowed = np.where(is_barred, -np.inf, similarity)
-            result[rows] = _vote(allowed, targets, k=k, temperature=temperature)
-    return results
+    if task.temperature <= 0:
+        raise ValueError(f"k-NN needs temperature > 0, got {task.temperature!r}")
+    device = resolve_device(task.device)
+    n = len(data.features)
+    is_chosen = task.mode == "fast" and task.k is None
+    ks = [k for k in CANDIDATES if k < n] if is_chosen else [min(task.n_neighbors, n)]
+    tests, trials = [], []
+    for division in divisions:
+        barred = torch.as_tensor(division.fold, dtype=torch.int32, device=device)
+        tested = torch.as_tensor(division.tested, device=device)
+        tests.append(Search(tested, barred=barred, count=ks[-1]))
+        for fold in range(division.n_folds) if is_chosen else ():
+            _, held = division.split_validation(fold, share=task.validation_share, seed=seed)
+            held = torch.as_tensor(np.sort(held), device=device)
+            left_out = ((barred == fold) | (barred == UNUSED)).to(torch.int8)
+            left_out[held] = 1
+            trials.append(Search(held, barred=left_out, count=ks[-1]))
+    fill([*tests, *trials], data.features, device=device)
+    targets = torch.as_tensor(data.targets, dtype=torch.float32, device=device)
+    following, results = iter(trials), []
+    for division, search in zip(divisions, tests, strict=True):
+        fits: list[dict[str, Any]] = []
+        for fold in range(division.n_folds):
+            fits.append({"n_train": int(division.train(fold).size), "k": ks[0]})
+            if is_chosen:
+                fits[-1] |= _choose(next(following), targets, data.targets, ks=ks, task=task)
+        tested = division.tested
+        chosen = np.array([fit["k"] for fit in fits])[division.fold[tested]]
+        values = np.zeros(data.targets.shape, np.float32)
+        for k, predicted in vote(search, targets, ks=ks, temperature=task.temperature):
+            values[tested[chosen == k]] = predicted.cpu().numpy()[chosen == k]
+        results.append(Predictions(values, fits))
+    settings = {"k": "chosen on validation data" if is_chosen else ks[0], "temperature": task.temperature}
+    return {**settings, "similarity": "cosine"}, results
 
 
-def _vote(similarity: np.ndarray, targets: np.ndarray, *, k: int, temperature: float) -> np.ndarray:
-    """Average targets of each row's k largest similarities; -inf is not allowed to vote."""
-    k = min(k, similarity.shape[1])
-    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    powers = np.take_along_axis(similarity, nearest, axis=1) / temperature
-    powers = np.exp(powers - powers.max(axis=1, keepdims=True))
-    weights = powers / powers.sum(axis=1, keepdims=True)
-    return np.einsum("nk,nkc->nc", weights, targets[nearest])
+def _choose(
+    search: Search, targets: Tensor, truth: np.ndarray, *, ks: Sequence[int], task: Task
+) -> dict[str, Any]:
+    """Give the k with the best main metric on a fold's validation rows."""
+    metric, rows = task.main_metric, search.rows.cpu().numpy()
+    scores = {
+        k: task.rules.scores(predicted.cpu().numpy(), truth[rows])[metric]
+        for k, predicted in vote(search, targets, ks=ks, temperature=task.temperature)
+    }
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    best = max(scores, key=lambda k: (np.nan_to_num(sign * scores[k], nan=-np.inf), -k))
+    return {"k": best, "n_validated": len(rows), "validation_score": scores[best]}
 
 
 def probe(
     data: TaskData, folds: Sequence[Folds], task: Task, seed: int
 ) -> tuple[dict[str, Any], list[Predictions]]:
-    """Run the k-NN probe of a task; it makes no random choice."""
-    values = predict_neighbors(
-        data.features,
-        data.targets,
-        divisions=[division.fold for division in folds],
-        k=task.n_neighbors,
-        temperature=task.temperature,
-    )
-    settings = {"k": task.n_neighbors, "temperature": task.temperature, "similarity": "cosine"}
-    fits = [
-        [{"n_train": int(division.train(fold).size)} for fold in range(division.n_folds)]
-        for division in folds
-    ]
-    predictions = [Predictions(v, f) for v, f in zip(values, fits, strict=True)]
-    logger.info("task %s: %d locations, k = %d", task.name, len(data.features), task.n_neighbors)
+    """Run the k-NN probe of a task; its only random choice is that of the validation parts."""
+    settings, predictions = predict_divisions(data, folds, task, seed=seed)
+    logger.info("task %s: %d locations, %s", task.name, len(data.features), settings)
     return settings, predictions
 
 

@@ -8,23 +8,29 @@ Writes
 Two modes. `paper` (SSL4Eco): AdamW, learning rate 1e-3, weight decay 0.01, batches of 256, at most
 1000 epochs, stopped after 10 epochs without a lower validation loss; the weights of the best epoch
 are used (the published code tests the last). `fast`: features standardized by the training part,
-full-batch L-BFGS from zero in every fold, the penalty chosen on the validation part. In both, 0.1
+full-batch L-BFGS (`full_batch`) from zero in every fold, the penalty chosen on the validation part. In both, 0.1
 of a fold's training part is held out for validation and a regression target is learned as z-score
 by training statistics; scores are in original units.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from pretrain.downstream.evaluation import Predictions, TaskData, run_probe
+from pretrain.downstream import full_batch
+from pretrain.downstream.evaluation import Predictions, TaskData, resolve_device, run_probe
 from pretrain.downstream.folds import Folds
 from pretrain.downstream.tasks import Loss, Task
 from workflow_scripts.core.stage import run_stage
 
 logger = logging.getLogger(__name__)
+
+Predicted = tuple[np.ndarray, dict[str, Any]]
+"""Predictions of a fold's rows, in the target's own space, and what its fit says."""
 
 PAPER = {
     "learning_rate": 1e-3,
@@ -33,106 +39,15 @@ PAPER = {
     "max_epochs": 1000,
     "patience": 10,
 }
-PENALTIES = (10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4)
-"""Candidates of the fast mode, half the squared weights times this, from strong to weak."""
+PENALTIES = tuple(10 ** (power / 2) for power in range(2, -11, -1))
+"""Candidates of the fast mode, from 10 to 1e-5 in half powers of ten: half the squared weights times this."""
 PENALTY_PATIENCE = 2
 """Weaker penalties tried after the validation loss stopped falling."""
-SEARCH_TOLERANCE, TOLERANCE = 1e-3, 1e-4
-"""Relative fall of the objective at which to stop, for choosing the penalty and for the result."""
-
-
-def solve_full_batch(
-    features: np.ndarray,
-    targets: np.ndarray,
-    *,
-    loss: Loss,
-    penalty: float,
-    start: np.ndarray | None = None,
-    max_iterations: int = 200,
-    tolerance: float = TOLERANCE,
-) -> tuple[np.ndarray, int]:
-    """Minimize mean loss + penalty / 2 × squared weights by L-BFGS; the bias is not penalized.
-
-    Parameters
-    ----------
-    features : (n, d); their type is that of the arithmetic
-    targets : (n, outputs)
-    start : weights to start from, zeros by default; only ever those of the same training rows
-    tolerance : relative fall of the objective at which to stop
-
-    Returns
-    -------
-    weights (d + 1, outputs), the bias last, and the number of evaluations
-    """
-    from scipy.optimize import minimize
-
-    shape = (features.shape[1] + 1, targets.shape[1])
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = flat.reshape(shape)
-        logits = features @ weights[:-1].astype(features.dtype)
-        logits += weights[-1].astype(features.dtype)
-        value, by_logits = loss(logits, targets)
-        gradient = np.empty(shape)
-        gradient[:-1] = features.T @ by_logits
-        gradient[:-1] += penalty * weights[:-1]
-        gradient[-1] = by_logits.sum(axis=0)
-        return float(value) + penalty / 2 * float(np.sum(weights[:-1] ** 2)), gradient.ravel()
-
-    result = minimize(
-        objective,
-        np.zeros(shape).ravel() if start is None else start.ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_iterations, "ftol": tolerance, "gtol": tolerance},
-    )
-    return result.x.reshape(shape), int(result.nfev)
-
-
-def fit_fast(
-    features: np.ndarray,
-    targets: np.ndarray,
-    *,
-    held: tuple[np.ndarray, np.ndarray],
-    loss: Loss,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Choose the penalty on held-out rows, then fit on all rows with it, from zero.
-
-    Parameters
-    ----------
-    features, targets : rows to fit, standardized features
-    held : features and targets of the validation rows
-
-    Returns
-    -------
-    weights (d + 1, outputs) and what was chosen
-    """
-    tried: list[tuple[float, float]] = []
-    weights, n_evaluations = None, 0
-    for penalty in PENALTIES:
-        weights, n = solve_full_batch(
-            features,
-            targets,
-            loss=loss,
-            penalty=penalty,
-            start=weights,
-            tolerance=SEARCH_TOLERANCE,
-        )
-        n_evaluations += n
-        value = float(loss(held[0] @ weights[:-1].astype(np.float32) + weights[-1], held[1])[0])
-        tried.append((value, penalty))
-        best = min(range(len(tried)), key=lambda i: tried[i][0])
-        if len(tried) - 1 - best >= PENALTY_PATIENCE:
-            break
-    value, penalty = tried[best]
-    weights, n = solve_full_batch(
-        np.concatenate([features, held[0]]),
-        np.concatenate([targets, held[1]]),
-        loss=loss,
-        penalty=penalty,
-    )
-    fit = {"penalty": penalty, "validation_loss": value, "n_evaluations": n_evaluations + n}
-    return weights, fit
+SEARCH_TOLERANCE, TOLERANCE = 1e-2, 1e-4
+"""Relative fall of the objective, as the next step promises it, at which to stop: to choose the penalty by, and of
+the result. A benchmark (benchmarks/probes.py) holds scores against fully trained heads."""
+GROUP_WEIGHTS = 4_000_000
+"""Weights of the folds that are fitted side by side: 16 MB, 16 times that in the solver's memory."""
 
 
 def fit_paper(
@@ -157,8 +72,6 @@ def fit_paper(
     -------
     weights (d + 1, outputs), the bias last, and what happened
     """
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     head = torch.nn.utils.skip_init(torch.nn.Linear, features.shape[1], targets.shape[1])
     bound = features.shape[1] ** -0.5
@@ -191,67 +104,166 @@ def fit_paper(
     return weights, {"best_epoch": best_epoch, "n_epochs": epoch, "validation_loss": best}
 
 
-def predict_fold(
-    data: TaskData, folds: Folds, task: Task, *, fold: int, seed: int
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Predict the rows of one fold by a head fitted on the others.
+def predict_paper(
+    data: TaskData, jobs: Sequence[tuple[Folds, int]], task: Task, *, seed: int
+) -> list[Predicted]:
+    """Predict the rows of some folds of some divisions by heads trained as the paper does."""
+    rules, results = task.rules, []
+    for division, fold in jobs:
+        fit_rows, held_rows = division.split_validation(fold, share=task.validation_share, seed=seed)
+        center, scale = _target_scale(data.targets[fit_rows], task)
+
+        def prepare(rows: np.ndarray, center: np.ndarray = center, scale: np.ndarray = scale) -> tuple:
+            return data.features[rows], ((data.targets[rows] - center) / scale).astype(np.float32)
+
+        weights, fit = fit_paper(
+            *prepare(fit_rows),
+            held=prepare(held_rows),
+            loss=task.loss,
+            seed=seed + fold,
+            device=resolve_device(task.device),
+        )
+        logits = data.features[division.test(fold)] @ weights[:-1] + weights[-1]
+        fit = {"n_train": int(fit_rows.size), "n_validation": int(held_rows.size), **fit}
+        results.append((rules.link(logits.astype(np.float64)) * scale + center, fit))
+    return results
+
+
+def predict_fast(
+    data: TaskData, jobs: Sequence[tuple[Folds, int]], task: Task, *, seed: int
+) -> list[Predicted]:
+    """Predict the rows of some folds by full-batch heads, the penalty of each chosen on its validation part.
+
+    The folds share passes over the features and nothing else. A fold's penalties are tried from strong to
+    weak, each from the weights of the one before; the result is fitted to all its training rows from
+    those weights.
+    """
+    splits = [
+        division.split_validation(fold, share=task.validation_share, seed=seed) for division, fold in jobs
+    ]
+    features = full_batch.shift_and_scale(data.features, device=resolve_device(task.device))
+    group = max(1, GROUP_WEIGHTS // (features.shape[1] * data.targets.shape[1]))
+    results = []
+    for first in range(0, len(jobs), group):
+        part = slice(first, first + group)
+        tests = [division.test(fold) for division, fold in jobs[part]]
+        results += _fit_group(features, data.targets, splits=splits[part], tests=tests, task=task)
+    return results
+
+
+def _fit_group(
+    features: Tensor,
+    targets: np.ndarray,
+    *,
+    splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    tests: Sequence[np.ndarray],
+    task: Task,
+) -> list[Predicted]:
+    """Choose penalties, fit and predict the folds of a group together."""
+    scales = [_target_scale(targets[fit_rows], task) for fit_rows, _ in splits]
+    goals = [(targets - center) / scale for center, scale in (scales if task.rules.is_scaled else scales[:1])]
+    goals = torch.as_tensor(np.stack(goals), dtype=torch.float32, device=features.device)
+    loss = task.loss
+    search = full_batch.Objective(
+        full_batch.make_parts(features, [fit_rows for fit_rows, _ in splits]), goals, loss
+    )
+    preconditioner = full_batch.Preconditioner(search)
+    held = [torch.as_tensor(held_rows, device=features.device) for _, held_rows in splits]
+    weights, tried, n_evaluations = _search_penalties(search, preconditioner, held=held)
+    chosen = [min(values, key=values.get) for values in tried]
+    final = full_batch.Objective(
+        full_batch.make_parts(features, [np.concatenate(split) for split in splits]), goals, loss
+    )
+    fitted = full_batch.minimize(
+        final,
+        preconditioner,
+        start=weights,
+        penalties=torch.tensor(chosen, dtype=torch.float64),
+        active=range(len(splits)),
+        tolerance=TOLERANCE,
+    )
+    results = []
+    for i, ((fit_rows, held_rows), rows) in enumerate(zip(splits, tests, strict=True)):
+        logits = final.logits(fitted.weights[i], i, torch.as_tensor(rows, device=features.device))
+        center, scale = scales[i]
+        fit = {
+            "n_train": int(fit_rows.size),
+            "n_validation": int(held_rows.size),
+            "penalty": chosen[i],
+            "validation_loss": tried[i][chosen[i]],
+            "n_evaluations": int(n_evaluations[i] + fitted.n_evaluations[i]),
+        }
+        results.append((task.rules.link(logits.cpu().numpy().astype(np.float64)) * scale + center, fit))
+    return results
+
+
+def _search_penalties(
+    objective: full_batch.Objective, preconditioner: full_batch.Preconditioner, *, held: Sequence[Tensor]
+) -> tuple[Tensor, list[dict[float, float]], np.ndarray]:
+    """Try each fold's penalties until its validation loss has stopped falling.
 
     Returns
     -------
-    predictions (rows of the fold, outputs) in the target's own space, and what the fit says
+    weights of each fold's best penalty, penalty -> validation loss of each fold, evaluations
     """
-    rules = task.rules
-    fit_rows, held_rows = folds.split_validation(fold, share=task.validation_share, seed=seed)
-    center, scale = np.zeros(data.targets.shape[1]), np.ones(data.targets.shape[1])
-    if rules.is_scaled:
-        center, scale = _statistics(data.targets[fit_rows])
-    feature_center, feature_scale = 0.0, 1.0
-    if task.mode == "fast":
-        feature_center, feature_scale = _statistics(data.features[fit_rows])
-
-    def prepare(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        features = (data.features[rows] - feature_center) / feature_scale
-        targets = (data.targets[rows] - center) / scale
-        return features.astype(np.float32), targets.astype(np.float32)
-
-    train, held = prepare(fit_rows), prepare(held_rows)
-    if task.mode == "fast":
-        weights, fit = fit_fast(*train, held=held, loss=task.loss)
-    else:
-        weights, fit = fit_paper(
-            *train, held=held, loss=task.loss, seed=seed + fold, device=_device(task.device)
+    n_parts, n_outputs = len(held), objective.targets.shape[2]
+    shape = (n_parts, objective.parts.features.shape[1] + 1, n_outputs)
+    latest = torch.zeros(shape, device=objective.parts.features.device)
+    best = latest.clone()
+    tried: list[dict[float, float]] = [{} for _ in held]
+    n_evaluations = np.zeros(n_parts, int)
+    active = list(range(n_parts))
+    for penalty in PENALTIES:
+        fitted = full_batch.minimize(
+            objective,
+            preconditioner,
+            start=latest[active],
+            penalties=torch.full((len(active),), penalty, dtype=torch.float64),
+            active=active,
+            tolerance=SEARCH_TOLERANCE,
         )
-    logits = prepare(folds.test(fold))[0] @ weights[:-1].astype(np.float32) + weights[-1]
-    fit = {"n_train": int(fit_rows.size), "n_validation": int(held_rows.size), **fit}
-    return rules.link(logits.astype(np.float64)) * scale + center, fit
+        latest[active] = fitted.weights
+        n_evaluations[active] += fitted.n_evaluations
+        for part in active:
+            logits = objective.logits(latest[part], part, held[part])
+            value = float(objective.loss(logits, objective.goal(part)[held[part]])[0])
+            if value < min(tried[part].values(), default=np.inf):
+                best[part] = latest[part]
+            tried[part][penalty] = value
+        active = [part for part in active if not _has_passed_best(tried[part])]
+        if not active:
+            break
+    return best, tried, n_evaluations
 
 
-def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give mean and standard deviation of each column; 1 where a column is constant."""
-    center = values.mean(axis=0, dtype=np.float64)
-    scale = values.std(axis=0, dtype=np.float64)
-    return center, np.where(np.ptp(values, axis=0) > 0, scale, 1.0)
+def _has_passed_best(tried: Mapping[float, float]) -> bool:
+    values = list(tried.values())
+    return len(values) - 1 - int(np.argmin(values)) >= PENALTY_PATIENCE
 
 
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    import torch
+def _target_scale(targets: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Give mean and standard deviation of each target (1 where constant); 0 and 1 where they are not scaled."""
+    if not task.rules.is_scaled:
+        return np.zeros(targets.shape[1]), np.ones(targets.shape[1])
+    scale = targets.std(axis=0, dtype=np.float64)
+    return targets.mean(axis=0, dtype=np.float64), np.where(np.ptp(targets, axis=0) > 0, scale, 1.0)
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+
+MODES = {"paper": predict_paper, "fast": predict_fast}
 
 
 def probe(
     data: TaskData, folds: Sequence[Folds], task: Task, seed: int
 ) -> tuple[dict[str, Any], list[Predictions]]:
     """Run the linear probe of a task: every fold of every division from a cold start."""
+    jobs = [(division, fold) for division in folds for fold in range(division.n_folds)]
+    predicted = iter(MODES[task.mode](data, jobs, task, seed=seed))
     results = []
     for division in folds:
         values = np.zeros(data.targets.shape, np.float64)
         fits = []
         for fold in range(division.n_folds):
-            predicted, fit = predict_fold(data, division, task, fold=fold, seed=seed)
-            values[division.test(fold)] = predicted
+            values[division.test(fold)], fit = next(predicted)
             fits.append(fit)
             logger.info("task %s, %s fold %d: %s", task.name, division.method, fold, fit)
         results.append(Predictions(values, fits))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+LOWER_IS_BETTER = ("mae", "rmse")
+
 
 def r2(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Give the coefficient of determination of each column; NaN where the target is constant."""
@@ -22,12 +24,30 @@ def _mean(values: np.ndarray) -> float:
 
 
 def classification_scores(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Give macro F1 over the classes present in truth or prediction, and accuracy."""
+    """Give macro F1 over the classes present in truth or prediction, and other scores.
+
+    Accuracy (micro F1 is the same); macro accuracy, the mean recall of the classes with members; macro AUROC, the
+    mean over classes with members and others, each against all others.
+    """
     from sklearn.metrics import f1_score
 
     truth, chosen = targets.argmax(axis=1), probabilities.argmax(axis=1)
     macro = f1_score(truth, chosen, average="macro", zero_division=0)
-    return {"macro_f1": float(macro), "accuracy": float(np.mean(truth == chosen))}
+    recalls = [np.mean(chosen[truth == i] == i) for i in np.unique(truth)]
+    return {
+        "macro_f1": float(macro),
+        "accuracy": float(np.mean(truth == chosen)),
+        "macro_accuracy": float(np.mean(recalls)),
+        "macro_auroc": _macro_auroc(probabilities, targets),
+    }
+
+
+def _macro_auroc(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    truth = targets > 0.5
+    mixed = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
+    return _mean(np.array([roc_auc_score(truth[:, i], probabilities[:, i]) for i in mixed]))
 
 
 def classification_details(probabilities: np.ndarray, targets: np.ndarray) -> list[dict[str, float]]:
@@ -55,14 +75,15 @@ def regression_details(values: np.ndarray, targets: np.ndarray) -> list[dict[str
 
 
 def multilabel_scores(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Give F1 at 0.5 and average precision; macro ones over the labels with positives."""
-    from sklearn.metrics import average_precision_score
+    """Give F1 at 0.5, average precision and AUROC; macro ones over the labels with positives."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
 
     chosen, truth = probabilities >= 0.5, targets > 0.5
     shared = np.sum(chosen & truth)
     counted = chosen.sum() + truth.sum()
     positive = np.flatnonzero(truth.any(axis=0))
     precisions = [average_precision_score(truth[:, i], probabilities[:, i]) for i in positive]
+    is_mixed = truth.any() and not truth.all()
     micro_map = float("nan")
     if truth.any():
         micro_map = float(average_precision_score(truth.ravel(), probabilities.ravel()))
@@ -72,6 +93,10 @@ def multilabel_scores(probabilities: np.ndarray, targets: np.ndarray) -> dict[st
         "macro_f1": _mean(np.array([details[i]["f1"] for i in positive])),
         "micro_map": micro_map,
         "macro_map": _mean(np.array(precisions)),
+        "micro_auroc": float(roc_auc_score(truth.ravel(), probabilities.ravel()))
+        if is_mixed
+        else float("nan"),
+        "macro_auroc": _macro_auroc(probabilities, targets),
     }
 
 
@@ -81,7 +106,7 @@ def multilabel_details(probabilities: np.ndarray, targets: np.ndarray) -> list[d
 
 
 def distribution_scores(shares: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Give R2 and MAE of predicted distributions, mean over bins.
+    """Give R2, MAE and RMSE of predicted distributions, each the mean over bins.
 
     Parameters
     ----------
@@ -89,7 +114,12 @@ def distribution_scores(shares: np.ndarray, targets: np.ndarray) -> dict[str, fl
         distributions a k-NN gives is the reference's fault: a perfect prediction then has R2 0.11)
     targets : (n, bins), each row a distribution
     """
-    return {"r2": _mean(r2(shares, targets)), "mae": float(np.abs(shares - targets).mean())}
+    rmse = np.sqrt(((shares - targets) ** 2).mean(axis=0)).mean()
+    return {
+        "r2": _mean(r2(shares, targets)),
+        "mae": float(np.abs(shares - targets).mean()),
+        "rmse": float(rmse),
+    }
 
 
 def one_hot(ids: np.ndarray, size: int) -> np.ndarray:

@@ -49,7 +49,7 @@ KINDS: Mapping[str, TaskKind] = MappingProxyType(
             link=losses.softmax,
             scores=metrics.classification_scores,
             details=metrics.classification_details,
-            metrics=("macro_f1", "accuracy"),
+            metrics=("macro_f1", "accuracy", "macro_accuracy", "macro_auroc"),
             k=10,
             is_stratified=True,
         ),
@@ -67,7 +67,7 @@ KINDS: Mapping[str, TaskKind] = MappingProxyType(
             link=losses.sigmoid,
             scores=metrics.multilabel_scores,
             details=metrics.multilabel_details,
-            metrics=("micro_f1", "macro_f1", "micro_map", "macro_map"),
+            metrics=("micro_f1", "macro_f1", "micro_map", "macro_map", "micro_auroc", "macro_auroc"),
             k=5,
         ),
         "distribution": TaskKind(
@@ -75,7 +75,7 @@ KINDS: Mapping[str, TaskKind] = MappingProxyType(
             link=losses.simplex,
             scores=metrics.distribution_scores,
             details=metrics.regression_details,
-            metrics=("r2", "mae"),
+            metrics=("r2", "mae", "rmse"),
             k=1,
         ),
     }
