@@ -4,7 +4,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-browser web faults kills lint bench real lock clean
+.PHONY: install demo test test-slow test-browser web docs faults kills lint bench real lock clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test-slow: install
 test-browser: install
 	npm ci --prefix web --no-audit --no-fund
 	$(BIN)/python -m pytest -m browser
+
+# The documentation, as a site in docs/_build/html.
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 # The libraries of the explore page, bundled anew from web/package-lock.json.
 web:
