@@ -30,7 +30,7 @@ import pandas as pd
 import xarray as xr
 
 from workflow_scripts.core.seasons import TRANSITIONS
-from workflow_scripts.core.stage import run_stage
+from workflow_scripts.core.stage import progress, run_stage
 from workflow_scripts.core.tables import write_table
 from workflow_scripts.phenology import kernels
 from workflow_scripts.phenology.curve import PhenologyOptions, fit_curve
@@ -87,7 +87,9 @@ def estimate_cycles(
     n_threads = max(1, int(threads))
     frames = []
     with ThreadPoolExecutor(n_threads) as pool:
-        for start, rows in _ordered(pool, greenness, options, n_threads):
+        n_blocks = -(-greenness.sizes["location"] // BLOCK)
+        blocks = _ordered(pool, greenness, options, n_threads)
+        for start, rows in progress(blocks, n_blocks, what=f"blocks of {BLOCK} locations"):
             frames.append(_cycle_table(rows, names[start : start + BLOCK]))
     if not frames:
         return _cycle_table(np.empty((0, kernels.N_COLUMNS)), names)

@@ -31,7 +31,7 @@ import pandas as pd
 import rasterio
 
 from workflow_scripts.core import grid, network, stac
-from workflow_scripts.core.stage import run_stage
+from workflow_scripts.core.stage import progress, run_stage
 from workflow_scripts.core.tables import read_table, write_table
 from workflow_scripts.phenology.rasters import sample_raster
 
@@ -222,12 +222,10 @@ def read_points(
     x, y = sinusoidal(locations["lon"].to_numpy(), locations["lat"].to_numpy())
     ids = locations["location_id"].to_numpy()
     with ThreadPoolExecutor(max(1, int(threads))) as pool:
-        parts = list(
-            pool.map(
-                lambda item: read_composite(item, x, y, index=index, access=access),
-                items.to_dict("records"),
-            )
+        reading = pool.map(
+            lambda item: read_composite(item, x, y, index=index, access=access), items.to_dict("records")
         )
+        parts = list(progress(reading, len(items), what="composites"))
     columns = ["date", "index", "reliability", "composite"]
     if not parts:
         empty = {"location_id": [], "index": [], "reliability": []}

@@ -37,7 +37,7 @@ from workflow_scripts.core.patches import (
     fetch,
     valid_fraction,
 )
-from workflow_scripts.core.stage import LOG_FORMAT, run_stage, write_json
+from workflow_scripts.core.stage import LOG_FORMAT, progress, run_stage, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def verify(path: Path, index: pd.DataFrame, locations: pd.DataFrame, *, threads:
 
     findings = list(check_dataset(path, index, locations))
     with ThreadPoolExecutor(threads) as pool:
-        for found in pool.map(look, shards):
+        for found in progress(pool.map(look, shards), len(shards), what="shards"):
             findings += found
     return report(findings, index, facts, n_objects=len(shards) * len(store.array_names(facts["arrays"])))
 

@@ -27,7 +27,7 @@ import zarr
 from pretrain.data import Batch, PatchReader, prefetch
 from pretrain.downstream.encoders import Embedder, open_embedder
 from workflow_scripts.core import tables
-from workflow_scripts.core.stage import run_stage
+from workflow_scripts.core.stage import progress, run_stage
 from workflow_scripts.core.store import open_store
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,8 @@ def embed_chunks(
         )
 
     n_locations, n_seasons = shape
-    for first in range(0, n_locations, CHUNK_LOCATIONS):
+    starts = range(0, n_locations, CHUNK_LOCATIONS)
+    for first in progress(starts, len(starts), what=f"blocks of {CHUNK_LOCATIONS} locations"):
         last = min(first + CHUNK_LOCATIONS, n_locations)
         block = np.full((last - first, n_seasons, embedder.n_features), np.nan, np.float32)
         wanted = rows[(rows[:, 0] >= first) & (rows[:, 0] < last)]

@@ -5,10 +5,17 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+LOG = logging.getLogger(__name__)
+PROGRESS_S = 20
+"""Seconds between two lines of progress in a job's log."""
+Part = TypeVar("Part")
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -50,6 +57,26 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     except Exception as error:
         logger.exception("%s: unexpected %s: %s", where, type(error).__name__, error)
         raise SystemExit(1) from None
+
+
+def progress(parts: Iterable[Part], total: int, *, what: str, every_s: float = PROGRESS_S) -> Iterator[Part]:
+    """Pass parts on, and log now and then how many are done and how long the rest will take.
+
+    Parameters
+    ----------
+    parts : whatever a long stage works through
+    total : how many there are
+    what : their name in the log, plural
+    every_s : least time between two lines, seconds; a stage that is done sooner logs none
+    """
+    started = last = time.monotonic()
+    for done, part in enumerate(parts, start=1):
+        yield part
+        now = time.monotonic()
+        if now - last >= every_s and done < total:
+            last, remaining = now, (now - started) / done * (total - done)
+            left = timedelta(seconds=round(remaining))
+            LOG.info("%d of %d %s (%d %%), about %s left", done, total, what, 100 * done // total, left)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from workflow_scripts.core.patches import (
     scl_valid_fraction,
     valid_fraction,
 )
+from workflow_scripts.core.stage import progress
 from workflow_scripts.retrieval.slots import Limits, Slot, is_unchanged, place_of
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def take_pixels(
 ) -> None:
     """Read all bands of the candidates that passed; those with holes or unreadable files fail."""
     waiting = [(slot, _wish(slot, size_m, PIXEL_PARTS)) for slot in slots if slot.is_open]
-    for slot, wish, got in _fetch(readers, waiting):
+    for slot, wish, got in progress(_fetch(readers, waiting), len(waiting), what="patches"):
         if isinstance(got, Failure):
             _fail(slot, got)
             continue
