@@ -26,7 +26,9 @@ SIZE_M = 640
 CENTER = (733_510.0, 5_266_490.0)
 SEASONS = {"summer": (152, 244), "winter": (335, 60)}
 SETTINGS = {
+    "source": "catalog",
     "catalog": "made",
+    "failover": None,
     "years": [2020, 2022],
     "max_cloud_cover": 20,
     "max_sun_zenith": 85,
@@ -203,7 +205,7 @@ class World:
                 self.job(
                     inputs={},
                     outputs={"found": self.folder / f"items/{tile}.parquet"},
-                    params={"catalog": catalog, "catalog_name": "made", "years": self.settings["years"]},
+                    params={"catalogs": {"made": catalog}, "years": self.settings["years"]},
                     tile=tile,
                 )
             )
@@ -218,7 +220,7 @@ class World:
                         "found": [self.folder / f"items/{tile}.parquet" for tile in self.tiles],
                     },
                     outputs={"scenes": self.folder / f"scenes/{shard}.parquet"},
-                    params={"settings": self.settings, "size_m": SIZE_M},
+                    params={"settings": self.settings, "seasons": list(SEASONS), "size_m": SIZE_M},
                     shard=str(shard),
                 )
             )
