@@ -172,6 +172,8 @@ class World:
         self.items, self.tiles, self.per_shard = items, tiles, per_shard
         self.conventions = conventions or "earth-search"
         self.reader = "windows"
+        self.index = []
+        self.catalogs = {"made": {"conventions": self.conventions}}
         self.settings = dict(SETTINGS)
         self.limits = {"max_cloud_fraction": 0.2, "max_nodata_fraction": 0.0}
         self.store = self.folder / "patches.zarr"
@@ -218,6 +220,7 @@ class World:
                         "locations": self.folder / "locations.parquet",
                         "seasons": self.folder / "seasons.parquet",
                         "found": [self.folder / f"items/{tile}.parquet" for tile in self.tiles],
+                        "index": self.index,
                     },
                     outputs={"scenes": self.folder / f"scenes/{shard}.parquet"},
                     params={"settings": self.settings, "seasons": list(SEASONS), "size_m": SIZE_M},
@@ -248,7 +251,7 @@ class World:
             outputs={"retrieved": self.folder / f"retrieved/{shard}.parquet"},
             params={
                 "reader": self.reader,
-                "catalogs": {"made": {"conventions": self.conventions}},
+                "catalogs": self.catalogs,
                 **self.limits,
             },
             shard=str(shard),
