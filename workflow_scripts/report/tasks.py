@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.report import page
+from workflow_scripts.report.differences import LOWER_IS_BETTER, differences_section
 from workflow_scripts.report.drawing import OKABE_ITO, legend_below, picture
 from workflow_scripts.report.inputs import Model
 
@@ -19,6 +20,9 @@ METRICS = {
     "micro_f1": "micro F1",
     "micro_map": "micro mAP",
     "macro_map": "macro mAP",
+    "macro_accuracy": "macro accuracy",
+    "macro_auroc": "macro AUROC",
+    "micro_auroc": "micro AUROC",
     "r2": "R²",
     "mae": "MAE",
     "rmse": "RMSE",
@@ -119,7 +123,7 @@ def tasks_section(documents: Sequence[Mapping[str, Any]], models: Sequence[Model
         parts.append(score_table(part, main) + page.grid([_dots(part, main)]))
         parts.append(page.folded("Other metrics", "".join(score_table(part, metric) for metric in others)))
         parts.append(_fold_distances(documents, task))
-    return "".join(parts)
+    return "".join(parts) + differences_section(documents, models)
 
 
 def score_table(part: pd.DataFrame, metric: str) -> str:
@@ -150,7 +154,7 @@ def score_table(part: pd.DataFrame, metric: str) -> str:
 
 def _metric_name(metric: str) -> str:
     name = METRICS.get(metric, metric.replace("_", " "))
-    lower_is_better = metric in ("mae", "rmse")
+    lower_is_better = metric in LOWER_IS_BETTER
     return f"{name} ({'lower' if lower_is_better else 'higher'} is better)"
 
 
@@ -189,11 +193,15 @@ def _dots(part: pd.DataFrame, metric: str) -> str:
     return page.figure(drawn.uri, alt=alt)
 
 
+def _block(division: Mapping[str, Any]) -> str:
+    return f" of blocks of {division['block_km']:g} km" if division.get("block_km") else ""
+
+
 def _fold_distances(documents: Sequence[Mapping[str, Any]], task: str) -> str:
     """Say how far tested places lie from those learned from."""
     document = next(d for d in documents if d["task"] == task)
     words = [
-        f"{FOLDS.get(name, name)}: {division['n_folds']} folds, median distance from a tested location to the nearest "
+        f"{FOLDS.get(name, name)}: {division['n_folds']} folds{_block(division)}, median distance from a tested location to the nearest "
         f"one learned from {division['train_test_distance_km']['median']:.1f} km"
         for name, division in document["folds"].items()
     ]
