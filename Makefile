@@ -4,7 +4,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-browser web docs faults kills lint bench real lock clean
+.PHONY: install demo test test-slow test-slurm test-s3 test-browser web docs faults kills lint bench real lock clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,14 @@ docs: install
 web:
 	npm ci --prefix web --no-audit --no-fund
 	npm run build --prefix web
+
+# A Slurm of two nodes on this machine: root, and Debian's slurmctld slurmd slurm-client munge.
+test-slurm: install
+	$(BIN)/python -m pytest -m slurm tests/slurm -s
+
+# All data in a bucket of moto's server on loopback.
+test-s3: install
+	$(BIN)/python -m pytest -m s3 tests/test_object_storage.py -s
 
 # Retrieval from a failing server, 20 seeds; and 50 kill -9 at random moments.
 faults: install

@@ -95,14 +95,14 @@ rule publish:
 rule pretrained:
     input:
         rules.dataset.input,
-        expand(rules.pretrain.output.encoder, model=filter(is_trained, MODELS)),
+        expand("results/models/{model}/encoder.safetensors", model=filter(is_trained, MODELS)),
 
 
 rule evaluated:
     input:
         rules.pretrained.input,
-        expand(rules.linear_probe.output.scores, model=MODELS, task=TASKS),
-        expand(rules.knn_probe.output.scores, model=MODELS, task=TASKS),
+        expand("results/downstream/{model}/{task}/linear.json", model=MODELS, task=TASKS),
+        expand("results/downstream/{model}/{task}/knn.json", model=MODELS, task=TASKS),
 
 
 rule report:

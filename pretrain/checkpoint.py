@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from workflow_scripts.core.objects import open_folder
 from workflow_scripts.core.stage import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,18 @@ def save_checkpoint(folder: str | os.PathLike, state: Mapping[str, Any], *, step
     for old in checkpoint_files(folder)[keep:]:
         old.unlink()
     return path
+
+
+def send_checkpoints(folder: Path, bucket: str) -> None:
+    """Bring a folder's checkpoints to a bucket, what belongs to them first; older ones there are deleted."""
+    there = open_folder(bucket)
+    newest, *_ = checkpoint_files(folder)
+    for path in [*folder.glob("*.json*"), newest]:
+        there.write(path.name, path)
+    kept = {path.name for path in checkpoint_files(folder)}
+    for name in there.list("step-*.pt"):
+        if name not in kept:
+            there.delete(name)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

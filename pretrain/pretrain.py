@@ -27,6 +27,7 @@ from typing import Any
 
 from pretrain import recipes, samples
 from workflow_scripts.core import tables
+from workflow_scripts.core.objects import open_folder, parent
 from workflow_scripts.core.provenance import ROOT, digest, git_commit, versions
 from workflow_scripts.core.stage import read_json, run_stage, write_json
 
@@ -76,6 +77,18 @@ def prepare_checkpoints(folder: Path, identity: dict[str, Any]) -> None:
         shutil.rmtree(folder)
         folder.mkdir()
     write_json(file, identity)
+
+
+def fetch_checkpoints(bucket: str, folder: Path) -> None:
+    """Take over the checkpoints that a run on another machine left in a bucket; they replace those here."""
+    source = open_folder(bucket)
+    names = source.list("*")
+    if any(name.endswith(".pt") for name in names):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in names:
+            source.copy(name, folder / name)
+        logger.info("%d files of checkpoints fetched from %s", len(names), bucket)
 
 
 def torchrun(run_file: Path, options: recipes.Options) -> list[str]:
@@ -197,7 +210,7 @@ def main(job: Any) -> None:
         )
     patches = tables.read_table(job.input.patches, "patches", columns=_PATCH_COLUMNS)
     weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight", *_KINDS))
-    store_path = options.store or str(Path(job.input.store).parent)
+    store_path = options.store or parent(job.input.store)
     chosen = samples.choose(
         options,
         patches=patches,
@@ -211,6 +224,8 @@ def main(job: Any) -> None:
     checkpoints = encoder.parent / "checkpoints"
     dataset_digest = tables.dataset_digest(patches)
     learned = recipes.what_is_learned(options)
+    if job.params.checkpoints is not None:
+        fetch_checkpoints(job.params.checkpoints, checkpoints)
     prepare_checkpoints(checkpoints, {"version": VERSION, "dataset_digest": dataset_digest, **learned})
     samples.write_samples(checkpoints / "samples.npz", chosen)
     facts = {
@@ -230,12 +245,13 @@ def main(job: Any) -> None:
         "checkpoints": str(checkpoints),
         "metrics": str(job.output.metrics),
         "encoder": str(encoder),
+        "bucket": job.params.checkpoints,
     }
     watched = None
     if options.knn_task is not None:
         watched = {
             "settings": dict(job.params.watched_task),
-            "store": str(Path(job.input.watched_store).parent),
+            "store": parent(job.input.watched_store),
             "patches": str(job.input.watched_patches),
             "labels": str(job.input.watched_labels),
         }

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretrain.augment import make_masks, make_views
 from pretrain.cache import fill_cache, objects_to_copy
-from pretrain.checkpoint import newest_checkpoint, save_checkpoint
+from pretrain.checkpoint import newest_checkpoint, save_checkpoint, send_checkpoints
 from pretrain.data import BandPlan, Batch, PatchReader, on_device, prefetch, to_images, to_valid
 from pretrain.distribution import average_statistics, mean_over_ranks, world
 from pretrain.encoders import Encoder, build_encoder, group_batch_norm, save_encoder
@@ -60,6 +60,8 @@ class Run:
     options: Options
     facts: dict[str, Any]
     """Metadata of the encoder file."""
+    bucket: str | None = None
+    """Where checkpoints are sent, too."""
     watched: dict[str, Any] | None = None
     """Settings, store, patches and labels of the task to watch."""
 
@@ -69,7 +71,7 @@ class Run:
         content = json.loads(Path(path).read_text())
         options, files = content["options"], content["files"]
         return cls(
-            **{name: path if name == "store" else Path(path) for name, path in files.items()},
+            **{n: f if n in ("store", "bucket") else Path(f) for n, f in files.items()},
             options=Options(**(options | {"bands": tuple(options["bands"])})),
             facts=content["facts"],
             watched=content["watched"],
@@ -262,7 +264,7 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     per_epoch = steps_per_epoch(options, len(samples))
     watch = None
     if run.watched is not None:
-        places = {name: Path(run.watched[name]) for name in ("store", "patches", "labels")}
+        places = {name: run.watched[name] for name in ("store", "patches", "labels")}
         watch = NeighborWatch(run.watched["settings"], **places, options=options)
     unchecked: tuple[Tensor, Batch, int] | None = None
     source = batches(reader, samples, options, objective, first=step, last=last)
@@ -297,6 +299,8 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
                     "optimizer": optimizer.state_dict(),
                 }
                 save_checkpoint(run.checkpoints, state, step=step, keep=options.keep_checkpoints)
+                if run.bucket is not None:
+                    send_checkpoints(run.checkpoints, run.bucket)
         if not is_alive():
             raise RuntimeError(f"the process that started this run is gone; stopped after step {step}")
         asked = time.perf_counter()

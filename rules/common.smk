@@ -1,5 +1,6 @@
 """Configuration, and the helper functions that the other rule files use."""
 
+import functools
 import json
 import os
 import sys
@@ -40,6 +41,30 @@ wildcard_constraints:
     tile=r"h\d\dv\d\d|\d\d[C-X][A-Z][A-Z]",
 
 
+STORAGE = workflow.storage_settings
+IN_BUCKET = STORAGE.default_storage_provider is not None
+"""Whether all files lie in a bucket (profiles/s3), of which jobs get copies."""
+
+
+def address(path):
+    """Address of a file in the bucket."""
+    return f"{(STORAGE.default_storage_prefix or '').rstrip('/')}/{path}"
+
+
+def in_place(files):
+    """Files that a job reads, or writes, where they lie, also in a bucket: no copy is made."""
+    if not IN_BUCKET:
+        return files
+    if not isinstance(files, str):
+        return [in_place(file) for file in files]
+    return storage(address(files), retrieve=False)
+
+
+def kept(files):
+    """Outputs that stay for their rule to build on; Snakemake 9.27 cannot do that in a bucket."""
+    return files if IN_BUCKET else update(files)
+
+
 SHARD_OBJECTS = [
     f"{name}/c.{{shard}}{'.0' * (n - 1)}"
     for name, n in constant("workflow_scripts/core/store.py", "OBJECT_DIMENSIONS").items()
@@ -78,8 +103,26 @@ def jobs(dataset):
     """What follows from the sampled locations: shards and tiles (checkpoint)."""
     adopted = "from" in DATASETS[dataset]
     provider = checkpoints.adopt_locations if adopted else checkpoints.sample_locations
-    with open(provider.get(dataset=dataset).output.jobs) as file:
-        return json.load(file)
+    file = provider.get(dataset=dataset).output.jobs
+    if file.is_storage:
+        return read_jobs_in_bucket(file.storage_object)
+    return read_jobs(file, os.stat(file).st_mtime_ns)
+
+
+@functools.cache
+def read_jobs(file, changed):
+    """Content of jobs.json; planning thousands of shards asks for it as often."""
+    return json.loads(Path(file).read_text())
+
+
+def read_jobs_in_bucket(file):
+    """Content of jobs.json, which a job on another machine may have made."""
+    if file.query not in JOBS_IN_BUCKET:
+        JOBS_IN_BUCKET[file.query] = json.loads(file.s3obj().get()["Body"].read())
+    return JOBS_IN_BUCKET[file.query]
+
+
+JOBS_IN_BUCKET = {}
 
 
 def shard_tiles(wildcards):
@@ -140,6 +183,11 @@ def per_dataset(*patterns, having=lambda dataset: True):
     return files
 
 
+def store_metadata(wildcards):
+    """Input function: a dataset's store, which jobs read where it lies."""
+    return in_place(f"results/datasets/{wildcards.dataset}/patches.zarr/zarr.json")
+
+
 STORE_OBJECTS = [f"patches.zarr/{name}" for name in SHARD_OBJECTS]
 
 
@@ -149,6 +197,8 @@ def check_targets():
     Snakemake 9.27 leaves out a job whose inputs are all ancient() when something upstream of it runs
     first, even if its output is missing: a file of a rule such as pretrain, asked for by its name.
     """
+    if IN_BUCKET:
+        return
     files = [name for name in workflow.dag_settings.targets if "/" in name]
     missing = [name for name in files if not Path(name).exists()]
     if missing:

@@ -8,7 +8,7 @@ rule weigh_locations:
     input:
         locations="results/datasets/{dataset}/locations.parquet",
         patches="results/datasets/{dataset}/patches.parquet",
-        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        store=ancient(store_metadata),
     output:
         weights="results/datasets/{dataset}/weights.parquet",
         shares="results/datasets/{dataset}/weights.json",
@@ -32,7 +32,7 @@ rule weigh_locations:
 rule summarize_bands:
     input:
         patches="results/datasets/{dataset}/patches.parquet",
-        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        store=ancient(store_metadata),
     output:
         bands="results/datasets/{dataset}/bands.json",
     log:
@@ -56,7 +56,7 @@ rule write_dataset_card:
         patches="results/datasets/{dataset}/patches.parquet",
         seasons="results/datasets/{dataset}/seasons.parquet",
         scenes=scene_tables,
-        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        store=ancient(store_metadata),
         bands="results/datasets/{dataset}/bands.json",
         shares="results/datasets/{dataset}/weights.json",
         verification="results/datasets/{dataset}/verification.json",

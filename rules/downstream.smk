@@ -8,9 +8,9 @@ rule embed_patches:
     input:
         encoder=encoder_file,
         patches="results/datasets/{dataset}/patches.parquet",
-        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        store=ancient(store_metadata),
     output:
-        store="results/embeddings/{model}/{dataset}/embeddings.zarr/zarr.json",
+        store=in_place("results/embeddings/{model}/{dataset}/embeddings.zarr/zarr.json"),
     log:
         "results/logs/downstream/{model}/embed_patches.{dataset}.log",
     benchmark:

@@ -6,7 +6,7 @@ include: "functions/patches.smk"
 
 rule search_tile:
     input:
-        catalog=files_of(catalogs_searched),
+        catalog=scene_catalog_files,
     output:
         found="results/datasets/{dataset}/items/{tile}.parquet",
     log:
@@ -19,7 +19,8 @@ rule search_tile:
         runtime=60,
     params:
         code=code("workflow_scripts.search_tile"),
-        catalogs=catalogs_searched,
+        catalog=scene_catalog,
+        catalog_name=option("scenes", "catalog"),
         years=option("scenes", "years"),
     conda:
         "../envs/geo.yaml"
@@ -30,7 +31,7 @@ rule search_tile:
 rule gather_items:
     input:
         jobs="results/datasets/{dataset}/jobs.json",
-        catalog=files_of(catalogs_gathered),
+        catalog=scene_catalog_files,
     output:
         found="results/datasets/{dataset}/items.parquet",
     log:
@@ -43,7 +44,9 @@ rule gather_items:
         runtime=600,
     params:
         code=code("workflow_scripts.gather_items"),
-        catalogs=catalogs_gathered,
+        catalogs=lambda wildcards: {
+            option("scenes", "catalog")(wildcards): scene_catalog(wildcards)
+        },
         years=option("scenes", "years"),
     conda:
         "../envs/geo.yaml"
@@ -56,7 +59,6 @@ rule select_scenes:
         locations="results/datasets/{dataset}/locations.parquet",
         seasons="results/datasets/{dataset}/seasons.parquet",
         found=items_of_shard,
-        index=path_option("scenes", "path"),
     output:
         scenes="results/datasets/{dataset}/scenes/{shard}.parquet",
     log:
@@ -70,7 +72,6 @@ rule select_scenes:
     params:
         code=code("workflow_scripts.select_scenes"),
         settings=option("scenes"),
-        seasons=option("seasons", "names"),
         size_m=option("patches", "size_m"),
     conda:
         "../envs/geo.yaml"
@@ -84,7 +85,7 @@ rule create_store:
         seasons="results/datasets/{dataset}/seasons.parquet",
     output:
         # never deleted before a rerun: the store grows, and its metadata belongs to the patches in it
-        metadata=update("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        metadata=in_place(kept("results/datasets/{dataset}/patches.zarr/zarr.json")),
     log:
         "results/logs/{dataset}/create_store.log",
     benchmark:
@@ -108,13 +109,13 @@ rule create_store:
 rule retrieve_patches:
     input:
         scenes="results/datasets/{dataset}/scenes/{shard}.parquet",
-        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        store=ancient(store_metadata),
     output:
         # a rerun keeps what is unchanged, so nothing is deleted before it
-        objects=update(
+        objects=kept(
             [f"results/datasets/{{dataset}}/patches.zarr/{name}" for name in SHARD_OBJECTS]
         ),
-        retrieved=update("results/datasets/{dataset}/retrieved/{shard}.parquet"),
+        retrieved=kept("results/datasets/{dataset}/retrieved/{shard}.parquet"),
     log:
         "results/logs/{dataset}/retrieve_patches.{shard}.log",
     benchmark:
@@ -165,7 +166,7 @@ rule verify_store:
     input:
         locations="results/datasets/{dataset}/locations.parquet",
         patches="results/datasets/{dataset}/patches.parquet",
-        store="results/datasets/{dataset}/patches.zarr/zarr.json",
+        store=store_metadata,
         objects=store_objects,
     output:
         verification="results/datasets/{dataset}/verification.json",

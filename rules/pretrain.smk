@@ -62,6 +62,7 @@ rule pretrain:
         version=constant("pretrain/pretrain.py", "VERSION"),
         model=model_options,
         watched_task=watched_task,
+        checkpoints=model_checkpoints,
     conda:
         "../envs/torch.yaml"
     script:

@@ -44,7 +44,7 @@ rule extract_greenness:
         tiles=greenness_tiles,
         series=greenness_series,
     output:
-        store="results/datasets/{dataset}/greenness.zarr/zarr.json",
+        store=in_place("results/datasets/{dataset}/greenness.zarr/zarr.json"),
     log:
         "results/logs/{dataset}/extract_greenness.log",
     benchmark:
@@ -64,7 +64,7 @@ rule extract_greenness:
 
 rule estimate_phenology:
     input:
-        greenness="results/datasets/{dataset}/greenness.zarr/zarr.json",
+        greenness=series_store,
     output:
         cycles="results/datasets/{dataset}/phenology_cycles.parquet",
     log:

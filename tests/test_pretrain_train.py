@@ -72,7 +72,7 @@ def make_job(world, folder, **changes):
             metrics=folder / "metrics.jsonl",
             encoder=folder / "encoder.safetensors",
         ),
-        params=SimpleNamespace(model=ENTRY | changes, version=1),
+        params=SimpleNamespace(model=ENTRY | changes, version=1, checkpoints=None),
         wildcards=SimpleNamespace(model="made-seco"),
         threads=2,
         log=[str(folder / "log")],

@@ -9,10 +9,10 @@ one whose locations are the first of those asked for is lengthened.
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 from workflow_scripts.core import store, tables
+from workflow_scripts.core.objects import parent
 from workflow_scripts.core.stage import run_stage
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def main(job: SimpleNamespace) -> None:
     locations = tables.read_table(job.input.locations, "locations", ["location_id", "lon", "lat"])
     present = tables.read_table(job.input.seasons, "seasons", ["season"])["season"].unique()
     labels = season_labels(job.params.seasons, present)
-    path = Path(job.output.metadata).parent
+    path = parent(job.output.metadata)
     store.create_store(
         path,
         locations=locations,

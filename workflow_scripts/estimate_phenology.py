@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from workflow_scripts.core.objects import open_folder, parent
 from workflow_scripts.core.seasons import TRANSITIONS
 from workflow_scripts.core.stage import progress, run_stage
 from workflow_scripts.core.tables import write_table
@@ -284,7 +285,7 @@ def _cycle_table(rows: np.ndarray, names: np.ndarray) -> pd.DataFrame:
 def main(job: Any) -> None:
     """Estimate the cycles of one dataset."""
     options = PhenologyOptions(**job.params.settings)
-    store = str(job.input.greenness).removesuffix("/zarr.json")
+    store = open_folder(parent(job.input.greenness)).zarr_store()
     with xr.open_zarr(store, chunks=None) as greenness:
         cycles = estimate_cycles(greenness, options=options, threads=job.threads)
         n_locations = greenness.sizes["location"]

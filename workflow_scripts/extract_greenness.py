@@ -18,11 +18,8 @@ The store is made beside its place and moved there whole: a killed job leaves no
 
 import logging
 import os
-import shutil
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +27,7 @@ import pandas as pd
 import zarr
 from zarr.codecs import BloscCodec
 
+from workflow_scripts.core.objects import new_group, parent
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import read_table
 from workflow_scripts.phenology.user_series import NO_RELIABILITY, RELIABILITY_CODES, SCALE, series_blocks
@@ -153,10 +151,6 @@ def write_store(
     index : name of the vegetation index
     source : where the series came from, for the attributes
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    root = zarr.open_group(partial, mode="w", zarr_format=3)
     known = series.date[series.date != MISSING_DATE]
     span = np.array([known.min(), known.max()]).astype("datetime64[D]").astype("datetime64[Y]")
     usable = np.isin(series.reliability, USABLE).sum(axis=1)
@@ -192,23 +186,19 @@ def write_store(
             {"long_name": "location id"},
         ),
     }
-    for name, (dims, values, fill, attributes) in arrays.items():
-        _write_array(root, name, dims, values, fill, attributes)
-    root.attrs.update(
-        {
-            "title": "Vegetation-index series per location",
-            "coordinates": "location_id lon lat",
-            "index": index,
-            "source": source,
-            "years": [int(year.astype(int)) + 1970 for year in span],
-            "n_locations_without_series": int((usable == 0).sum()),
-        }
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(root.store)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
+    with new_group(path) as root:
+        for name, (dims, values, fill, attributes) in arrays.items():
+            _write_array(root, name, dims, values, fill, attributes)
+        root.attrs.update(
+            {
+                "title": "Vegetation-index series per location",
+                "coordinates": "location_id lon lat",
+                "index": index,
+                "source": source,
+                "years": [int(year.astype(int)) + 1970 for year in span],
+                "n_locations_without_series": int((usable == 0).sum()),
+            }
+        )
 
 
 def _write_array(
@@ -257,7 +247,7 @@ def main(job: Any) -> None:
             len(locations),
             ", ".join(map(repr, without[:5])),
         )
-    store = Path(str(job.output.store)).parent
+    store = parent(str(job.output.store))
     write_store(store, locations, merged, index=settings["index"], source=source)
     logger.info("%d locations, up to %d observations each, %s", *merged.index.shape, source)
 

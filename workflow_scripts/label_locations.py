@@ -114,7 +114,12 @@ def label(locations: pd.DataFrame, labels: Mapping[str, Mapping[str, Any]]) -> p
 def main(job: Any) -> None:
     """Write `labels.parquet` of one dataset."""
     locations = read_table(job.input.locations, "locations", ["location_id", "lon", "lat"])
-    write_table(label(locations, job.params.labels), job.output.labels, "labels")
+    # the files Snakemake gives, copies where they lie in a bucket
+    labels = {
+        target: {**entry, "path": path}
+        for (target, entry), path in zip(job.params.labels.items(), job.input.sources, strict=True)
+    }
+    write_table(label(locations, labels), job.output.labels, "labels")
 
 
 if "snakemake" in globals():

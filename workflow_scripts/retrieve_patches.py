@@ -7,8 +7,7 @@ Writes: the shard's objects in patches.zarr; retrieved/{shard}.parquet, one row 
 
 For each location and season the candidates are tried in order: the scene classification over the
 patch is read first; a patch that is cloudier than `max_cloud_fraction` or has more holes than
-`max_nodata_fraction` gives way to the next candidate, and so does one whose files cannot be read:
-there the same product of a second catalog comes first (`failover_from` records it).
+`max_nodata_fraction` gives way to the next candidate, and so does one whose files cannot be read.
 Then the native windows of all bands are read and harmonized. Rounds go over all patches of the
 shard together, so that each file is opened once.
 
@@ -31,6 +30,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.core import bands, network, store, tables
+from workflow_scripts.core.objects import is_remote, parent
 from workflow_scripts.core.patches import PARTS, READERS
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.retrieval.fetching import check_service, clear, keep_patches, screen, take_pixels
@@ -61,7 +61,6 @@ def _retrieved_row(slot: Slot) -> dict[str, Any]:
     chosen = slot.candidate if slot.result is not None else None
     if chosen is None:
         text = ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source", "checksum")
-        text += ("failover_from",)
         numbers = ("scene_cloud_cover", "cloud_fraction", "valid_fraction", "sun_zenith")
         return {
             **row,
@@ -83,7 +82,6 @@ def _retrieved_row(slot: Slot) -> dict[str, Any]:
         **row,
         "status": "ok",
         "reason": "",
-        "failover_from": slot.candidates[slot.tried - 1]["catalog"] if chosen["reason"] == "failover" else "",
         **{name: chosen[name] for name in same},
         "target_date": moment.normalize() - pd.Timedelta(days=int(chosen["days_from_target"])),
         "scene_cloud_cover": chosen["cloud_cover"],
@@ -199,10 +197,14 @@ def _write_failure(path: Path, shard: int, error: OSError) -> str:
 
 def main(job: SimpleNamespace) -> None:
     """Retrieve the patches of one shard; see the module's docstring."""
-    shard, path = int(job.wildcards.shard), Path(job.input.store).parent
+    shard, source = int(job.wildcards.shard), parent(job.input.store)
+    path = Path(source)
+    if is_remote(source):  # the shard's objects are made here, Snakemake brings them to the bucket
+        path = Path(job.output.objects[0]).parents[1]
+        store.copy_layout(source, path)
     facts = store.layout(path)
     first, last = store.shard_range(path, shard)
-    coordinates = store.open_store(path)[["location_id", "lon", "lat"]].isel(location=slice(first, last))
+    coordinates = store.open_store(source)[["location_id", "lon", "lat"]].isel(location=slice(first, last))
     locations = pd.DataFrame(
         {
             "location_id": coordinates["location_id"].values.astype(object),

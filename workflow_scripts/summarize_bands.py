@@ -10,8 +10,8 @@ and counted in steps of 0.001.
 
 import logging
 import operator
+import os
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,7 @@ import xarray as xr
 from dask import bag
 
 from workflow_scripts.core import bands, store, tables
+from workflow_scripts.core.objects import parent
 from workflow_scripts.core.stage import run_stage, write_json
 
 LOG = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ HISTOGRAM_BINS = 40
 """Bins of the NDVI histogram kept for drawing, -1 to 1."""
 
 
-def count_shard(shard: int, *, path: Path) -> np.ndarray:
+def count_shard(shard: int, *, path: str | os.PathLike) -> np.ndarray:
     """Count the values of one shard.
 
     Parameters
@@ -143,7 +144,7 @@ def ndvi_histograms(counts: np.ndarray, seasons: list[str]) -> dict[str, Any]:
 def main(job: SimpleNamespace) -> None:
     """Summarize the bands of one dataset."""
     index = tables.read_table(job.input.patches, "patches", ["status", "season"])
-    path = Path(job.input.store).parent
+    path = parent(job.input.store)
     facts = store.layout(path)
     n_shards = -(-facts["n_locations"] // facts["per_shard"])
     count = partial(count_shard, path=path)

@@ -15,6 +15,7 @@ again from the scenes notices a valid block from a wrong place:
 import argparse
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.core import bands, grid, network, store, tables
+from workflow_scripts.core.objects import has_object, open_folder, parent
 from workflow_scripts.core.patches import (
     PARTS,
     READERS,
@@ -49,7 +51,7 @@ FRACTION_TOLERANCE = 1e-5
 _FACTS = ("epsg", "origin_x", "origin_y", "cloud_fraction", "valid_fraction", "dn_offset", "sun_zenith")
 
 
-def check_shard(path: Path, shard: int, index: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def check_shard(path: str | os.PathLike, shard: int, index: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Check all patches of one shard.
 
     Parameters
@@ -69,7 +71,7 @@ def check_shard(path: Path, shard: int, index: pd.DataFrame) -> Iterator[tuple[s
     arrays, readable = store.read_shard(path, shard)
     for name, object_path in zip(arrays, store.shard_objects(shard, arrays), strict=True):
         if not readable[name]:
-            state = "damaged" if (path / object_path).exists() else "absent"
+            state = "damaged" if has_object(open_folder(path), object_path) else "absent"
             yield "object", f"{object_path} is {state}"
     if len(index) != (last - first) * len(labels):
         yield "rows", f"shard {shard}: {len(index)} rows, expected {(last - first) * len(labels)}"
@@ -141,7 +143,9 @@ def _covers(origin60: tuple[float, float], row: Mapping[str, Any], size_m: int) 
     return 0 <= row["origin_x"] - origin60[0] <= reach and 0 <= origin60[1] - row["origin_y"] <= reach
 
 
-def check_dataset(path: Path, index: pd.DataFrame, locations: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def check_dataset(
+    path: str | os.PathLike, index: pd.DataFrame, locations: pd.DataFrame
+) -> Iterator[tuple[str, str]]:
     """Check ids, positions and duplicates over the whole dataset."""
     ids = store.open_store(path)["location_id"].values.astype(object)
     if list(ids) != list(locations["location_id"]):
@@ -164,7 +168,9 @@ REMARKS = ("same_scene", "radiometry")
 """Findings that are no fault of the store: overlapping windows may share a scene, a catalog may be wrong."""
 
 
-def verify(path: Path, index: pd.DataFrame, locations: pd.DataFrame, *, threads: int = 1) -> dict[str, Any]:
+def verify(
+    path: str | os.PathLike, index: pd.DataFrame, locations: pd.DataFrame, *, threads: int = 1
+) -> dict[str, Any]:
     """Verify a store.
 
     Parameters
@@ -283,7 +289,7 @@ def _wish(row: Any, size_m: int) -> Wish:
 
 def main(job: SimpleNamespace) -> None:
     """Verify a dataset's store; see the module's docstring."""
-    path = Path(job.input.store).parent
+    path = parent(job.input.store)
     index = tables.read_table(job.input.patches, "patches")
     locations = tables.read_table(job.input.locations, "locations", ["location_id", "lon", "lat"])
     result = verify(path, index, locations, threads=job.threads)

@@ -11,7 +11,6 @@ leaves open. NDVI below 0 counts as 0 and clouds count as they are, as in the pa
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from workflow_scripts.core import bands, store, tables
+from workflow_scripts.core.objects import parent
 from workflow_scripts.core.stage import run_stage, write_json
 
 LOG = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def main(job: SimpleNamespace) -> None:
     index = tables.read_table(job.input.patches, "patches", ["location_id", "is_complete"])
     settings = dict(job.params.settings)
     mask_clouds = settings.pop("mask_clouds")
-    path = Path(job.input.store).parent
+    path = parent(job.input.store)
     per_shard = store.layout(path)["per_shard"]
     patches = store.open_store(path)
     if patches["location_id"].to_numpy().tolist() != locations["location_id"].tolist():

@@ -7,7 +7,6 @@ sources, limits) and `collection.json` (a STAC collection that points to store a
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +16,7 @@ import xarray as xr
 import yaml
 
 from workflow_scripts.core import bands, store, tables
+from workflow_scripts.core.objects import parent
 from workflow_scripts.core.stage import atomic_path, read_json, run_stage, write_json
 from workflow_scripts.publish.layout import front_matter, license_facts
 
@@ -289,7 +289,7 @@ def main(job: SimpleNamespace) -> None:
     facts = headline(patches)
     order = list(dict.fromkeys(seasons["season"]))
     parts = {
-        "arrays": arrays_table(store.open_store(Path(job.input.store).parent)),
+        "arrays": arrays_table(store.open_store(parent(job.input.store))),
         "rejections": rejection_table(job.input.scenes, order),
         "bands": describe_bands(read_json(job.input.bands)),
         "weights": describe_weights(read_json(job.input.shares)),

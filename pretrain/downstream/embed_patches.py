@@ -12,8 +12,6 @@ Writes
 
 import logging
 import os
-import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-import zarr
 
 from pretrain.data import Batch, PatchReader, prefetch
 from pretrain.downstream.encoders import Embedder, open_embedder
 from workflow_scripts.core import tables
+from workflow_scripts.core.objects import new_group, parent
 from workflow_scripts.core.stage import progress, run_stage
 from workflow_scripts.core.store import open_store
 
@@ -138,11 +136,7 @@ def write_embeddings(
     n_features : length of an embedding
     attributes : JSON values
     """
-    path = Path(path)
-    staging = path.with_name(f"{path.name}.staging")
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
-        root = zarr.open_group(staging, mode="w", zarr_format=3)
+    with new_group(path) as root:
         n_locations, n_seasons = coordinates.sizes["location"], coordinates.sizes["season"]
         array = root.create_array(
             "embedding",
@@ -169,13 +163,6 @@ def write_embeddings(
             )
             coordinate[:] = values
         root.attrs.update({"coordinates": "location_id lon lat", **attributes})
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            zarr.consolidate_metadata(root.store)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def main(job: Any) -> None:
@@ -186,7 +173,7 @@ def main(job: Any) -> None:
     weights = Path(str(job.input.encoder)) if job.input.encoder else None
     embedder = open_embedder(job.params.model, weights=weights, device=device)
     patches = tables.read_table(job.input.patches, "patches", ["location_id", "season", "status", "checksum"])
-    store = Path(job.input.store).parent
+    store = parent(job.input.store)
     with open_store(store) as dataset:
         coordinates = dataset[["location_id", "lon", "lat", "season"]].load()
     rows = locate_patches(patches, coordinates=coordinates)
@@ -195,7 +182,7 @@ def main(job: Any) -> None:
     logger.info("%d patches of %d locations, %d without any, on %s", len(rows), shape[0], missing, device)
     reader = PatchReader(store, embedder.bands, n_threads=job.threads)
     write_embeddings(
-        Path(job.output.store).parent,
+        parent(job.output.store),
         embed_chunks(reader, embedder, rows=rows, shape=shape, device=device),
         coordinates=coordinates,
         n_features=embedder.n_features,

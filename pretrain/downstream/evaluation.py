@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import xarray as xr
 from pretrain.downstream.folds import Folds, describe_folds, make_folds
 from pretrain.downstream.tasks import Task, encode_targets, output_table, with_classes
 from workflow_scripts.core import provenance, tables
+from workflow_scripts.core.objects import open_folder, parent
 from workflow_scripts.core.stage import write_json
 
 
@@ -73,7 +73,7 @@ def read_task_data(embeddings: str | os.PathLike, labels: str | os.PathLike, tas
     ValueError
         If a season or column is not there, or fewer than two locations remain.
     """
-    with xr.open_zarr(embeddings, chunks=None) as dataset:
+    with xr.open_zarr(open_folder(embeddings).zarr_store(), chunks=None) as dataset:
         present = dataset["season"].values.astype(object).tolist()
         seasons = list(task.seasons or present)
         if set(seasons) - set(present):
@@ -266,6 +266,6 @@ def run_probe(job: Any, name: str, probe: Probe) -> None:
     """Do the work of a probe's rule: read embeddings and labels, evaluate, write the scores."""
     task = Task.from_settings(job.wildcards.task, job.params.task)
     task = with_classes(task, read_labels(job.input.labels, task))
-    data = read_task_data(Path(job.input.embeddings).parent, job.input.labels, task)
+    data = read_task_data(parent(job.input.embeddings), job.input.labels, task)
     document = evaluate(data, task, probe=probe, seed=job.params.seed)
     write_json(job.output.scores, {"model": job.wildcards.model, "probe": name, **document})

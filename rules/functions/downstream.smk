@@ -24,7 +24,7 @@ def embedding_gpus(wildcards):
 def task_embeddings(wildcards):
     """Input function: the embeddings of a task's dataset."""
     dataset = TASKS[wildcards.task]["dataset"]
-    return f"results/embeddings/{wildcards.model}/{dataset}/embeddings.zarr/zarr.json"
+    return in_place(f"results/embeddings/{wildcards.model}/{dataset}/embeddings.zarr/zarr.json")
 
 
 def task_labels(wildcards):

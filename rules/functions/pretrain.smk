@@ -3,7 +3,18 @@
 
 def model_dataset(file):
     """Input function: a file of the dataset that a model is trained on."""
-    return lambda wildcards: f"results/datasets/{MODELS[wildcards.model]['dataset']}/{file}"
+    return lambda wildcards: dataset_file(MODELS[wildcards.model]["dataset"], file)
+
+
+def dataset_file(dataset, file):
+    """A file of a dataset; its store is read where it lies."""
+    path = f"results/datasets/{dataset}/{file}"
+    return in_place(path) if "zarr" in file else path
+
+
+def model_checkpoints(wildcards):
+    """Params function: folder of the bucket where checkpoints are kept, too; none without a bucket."""
+    return address(f"results/models/{wildcards.model}/checkpoints") if IN_BUCKET else None
 
 
 def trained_on(section, key):
@@ -34,7 +45,7 @@ def watched(file):
 
     def path(wildcards):
         task = MODELS[wildcards.model].get("knn", {}).get("task")
-        return [] if task is None else f"results/datasets/{TASKS[task]['dataset']}/{file}"
+        return [] if task is None else dataset_file(TASKS[task]["dataset"], file)
 
     return path
 

@@ -29,13 +29,15 @@ def reported_files(dataset):
     kinds = DATASET_FILES if has_catalog(dataset) else {k: DATASET_FILES[k] for k in BEFORE_PATCHES}
     files = {kind: dataset_files(dataset, name) for kind, name in kinds.items()}
     files = {kind: names if "{shard}" in kinds[kind] else names[0] for kind, names in files.items()}
+    if "store" in files:
+        files["store"] = in_place(files["store"])
     sampled = DATASETS[dataset].get("from", {}).get("dataset", dataset)
     files["sampling"] = f"results/datasets/{sampled}/sampling.json"
     if uses_phenology(dataset):
         owner = greenness_owner(dataset)
         files["cycles"] = f"results/datasets/{dataset}/phenology_cycles.parquet"
         if not reads_product(owner):
-            files["greenness"] = f"results/datasets/{owner}/greenness.zarr/zarr.json"
+            files["greenness"] = in_place(f"results/datasets/{owner}/greenness.zarr/zarr.json")
     return files
 
 

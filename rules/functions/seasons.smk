@@ -76,3 +76,8 @@ def season_dates(wildcards):
             "location_id and a date column"
         )
     return [path]
+
+
+def series_store(wildcards):
+    """Input function: the series of all locations, read where they lie."""
+    return in_place(f"results/datasets/{wildcards.dataset}/greenness.zarr/zarr.json")

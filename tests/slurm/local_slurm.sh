@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A Slurm of two nodes, both this machine, for the tests: local_slurm.sh start | stop
 #
-# Debian's packages slurmctld, slurmd, slurm-client and munge, and root, are needed. Each node offers all
-# cores (jobs overlap on purpose) and one stand-in GPU. Everything but the two files that Slurm's
+# Debian's packages slurmctld, slurmd, slurm-client and munge, and root, are needed. Each node offers
+# eight cores, whatever the machine has, and one stand-in GPU. Everything but the two files that Slurm's
 # commands look for, /etc/slurm/slurm.conf and gres.conf, lives in $SLURM_LOCAL.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ CONFIG=/etc/slurm
 MARK="# written by tests/slurm/local_slurm.sh"
 NODES=(one two)
 HOST=$(hostname -s)
-CORES=$(nproc)
+CORES=8 # more than there may be: jobs that ask for four must fit
 MEMORY_MB=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 
 ours() { [ ! -e "$1" ] || grep -qxF "$MARK" "$1"; }
@@ -39,6 +39,7 @@ SlurmdPidFile=$HOME_/slurmd-%n.pid
 SlurmdLogFile=$HOME_/slurmd-%n.log
 SlurmdSpoolDir=$HOME_/spool-%n
 SlurmdTimeout=10
+SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none

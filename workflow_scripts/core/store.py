@@ -26,7 +26,7 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from workflow_scripts.core import bands, grid
-from workflow_scripts.core.objects import open_folder
+from workflow_scripts.core.objects import Folder, has_object, open_folder
 
 MISSING_TIME = -(2**63)
 """`datetime` of a missing patch; xarray decodes it to NaT."""
@@ -232,7 +232,7 @@ def create_store(
     ValueError
         If an existing store has another layout or other locations.
     """
-    path = Path(path)
+    folder = open_folder(path)
     if codec not in CODECS:
         raise ValueError(f"patches.codec = {codec!r} is not one of {sorted(CODECS)}")
     layout = {
@@ -244,10 +244,10 @@ def create_store(
     }
     arrays = own_arrays(size_m) if arrays is None else arrays
     ids = locations["location_id"].astype(str).tolist()
-    if (path / "zarr.json").exists():
-        _check_growth(path, layout, ids)
+    if has_object(folder, "zarr.json"):
+        _check_growth(folder, layout, ids)
     sizes = _sizes(len(seasons), arrays)
-    root = zarr.open_group(path, mode="a", zarr_format=3)
+    root = zarr.open_group(folder.zarr_store(read_only=False), mode="a", zarr_format=3)
     for name in array_names(arrays):
         spec = ARRAYS[name]
         if name in root:
@@ -285,9 +285,10 @@ def create_store(
         zarr.consolidate_metadata(root.store)
 
 
-def _check_growth(path: Path, layout: dict[str, Any], ids: list[str]) -> None:
+def _check_growth(folder: Folder, layout: dict[str, Any], ids: list[str]) -> None:
     """Refuse a store whose layout or first locations differ from what is asked for."""
-    old = zarr.open_group(path, mode="r")
+    path = folder.address
+    old = zarr.open_group(folder.zarr_store(), mode="r")
     advice = f"Keep it under another dataset name, or delete {path} and the folder retrieved/ beside it."
     present = old.attrs.get("layout", {})
     changed = {key: (present.get(key), value) for key, value in layout.items() if present.get(key) != value}
@@ -426,17 +427,25 @@ def read_shard(path: str | os.PathLike, shard: int) -> tuple[dict[str, np.ndarra
     arrays : name → array; missing patches where an object is absent or damaged
     readable : name → whether its object was there and could be read
     """
-    arrays, readable = empty_shard(path, shard), {}
+    arrays, readable, folder = empty_shard(path, shard), {}, open_folder(path)
     first, last = shard_range(path, shard)
     for name, object_path in zip(arrays, shard_objects(shard, arrays), strict=True):
-        readable[name] = (Path(path) / object_path).is_file()
+        readable[name] = has_object(folder, object_path)
         if not readable[name]:
             continue
         try:
-            arrays[name] = zarr.open_array(Path(path) / name, mode="r")[first:last]
+            arrays[name] = zarr.open_array(folder.zarr_store(), path=name, mode="r")[first:last]
         except Exception:  # codecs raise errors of many classes on damaged bytes
             readable[name] = False
     return arrays, readable
+
+
+def copy_layout(source: str, path: Path) -> None:
+    """Copy what `write_shard` needs of a store in a bucket, the metadata of its arrays, into a folder."""
+    folder = open_folder(source)
+    for name in ("zarr.json", *(f"{name}/zarr.json" for name in array_names(layout(source)["arrays"]))):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        folder.copy(name, path / name)
 
 
 def write_shard(path: str | os.PathLike, shard: int, arrays: Mapping[str, np.ndarray]) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from workflow_scripts.core import store, tables
+from workflow_scripts.core.objects import open_folder, parent
 from workflow_scripts.core.stage import read_json
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Dataset:
     """Lazy: dims (location, time)."""
     store: xr.Dataset | None = None
     """Lazy: the patches."""
-    store_path: Path | None = None
+    store_path: str | None = None
     bands: Mapping[str, Any] | None = None
     weights: Mapping[str, Any] | None = None
     """Shares of the sampling weights."""
@@ -119,7 +120,7 @@ def load_dataset(name: str, settings: Mapping[str, Any], files: Mapping[str, Any
     def content(kind: str) -> Any:
         return read_json(files[kind]) if kind in files else None
 
-    store_path = Path(files["store"]).parent if "store" in files else None
+    store_path = parent(files["store"]) if "store" in files else None
     return Dataset(
         name=name,
         settings=settings,
@@ -128,7 +129,9 @@ def load_dataset(name: str, settings: Mapping[str, Any], files: Mapping[str, Any
         seasons=table("seasons", "seasons"),
         patches=table("patches", "patches", PATCH_COLUMNS),
         rejections=count_rejections(files["scenes"]) if "scenes" in files else None,
-        greenness=xr.open_zarr(Path(files["greenness"]).parent, chunks=None, consolidated=False)
+        greenness=xr.open_zarr(
+            open_folder(parent(files["greenness"])).zarr_store(), chunks=None, consolidated=False
+        )
         if "greenness" in files
         else None,
         store=store.open_store(store_path) if store_path else None,

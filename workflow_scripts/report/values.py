@@ -24,9 +24,9 @@ def values_section(dataset: Dataset) -> str:
 
 def storage_section(dataset: Dataset) -> str:
     """Count bytes and files of each array."""
-    if dataset.store_path is None or not dataset.store_path.exists():
+    if dataset.store_path is None or not Path(dataset.store_path).exists():  # a bucket is not counted
         return ""
-    sizes = folder_sizes(dataset.store_path)
+    sizes = folder_sizes(Path(dataset.store_path))
     n_stored = 0 if dataset.stored is None else len(dataset.stored)
     rows = [[name, page.count(n), page.n_bytes(size)] for name, n, size in sizes.itertuples(index=False)]
     rows.append(["all", page.count(sizes["n_files"].sum()), page.n_bytes(sizes["n_bytes"].sum())])
