@@ -122,15 +122,32 @@ def slow_segments(curve, reach, threshold):
     return [list(result[p]) for p in sorted(result) if p in left_over]
 
 
+def segments_of(curve, first, last, reach, min_amplitude, relative_amplitude=0.0):
+    """Cycles of a part of the curve, by the kernels."""
+    peaks, *lows = kernels.find_turns(curve)
+    segments = np.full((peaks.size, 3), -1)
+    order = kernels.order_peaks(curve, peaks)
+    kernels.find_segments(
+        curve, peaks, *lows, order, first, last, reach, min_amplitude, relative_amplitude, segments
+    )
+    return segments[segments[:, 0] >= 0]
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([0.05, 0.2, 0.5]), st.booleans())
 def test_segments_equal_slow_code(seed, threshold, has_ties):
     rng = np.random.default_rng(seed)
     smooth = np.convolve(rng.normal(0, 1, 320), np.hanning(25) / 12, "valid")
     curve = np.round(smooth, 1) if has_ties else smooth
-    peaks = kernels.find_peaks(curve)
-    found = kernels.find_segments(curve, peaks, 0, curve.size - 1, 60, threshold)
+    found = segments_of(curve, 0, curve.size - 1, 60, threshold)
     assert found.tolist() == slow_segments(curve, 60, threshold)
+    part = curve[40:250]
+    of_range = threshold * (part.max() - part.min())
+    cut = segments_of(curve, 40, 249, 60, 0.0, threshold) - 40
+    # a peak at the very edge of a part is one of the whole curve only
+    assert [row for row in cut.tolist() if 0 < row[1] < 209] == [
+        row for row in slow_segments(part, 60, of_range) if 0 < row[1] < 209
+    ]
     for begin, peak, end in found:
         crossing = kernels.crossing_days(curve, begin, peak, end, np.array([0.15, 0.5, 0.9]))
         assert (np.diff(crossing) >= 0).all()
@@ -145,7 +162,9 @@ def test_segments_equal_slow_code(seed, threshold, has_ties):
 
 def test_flat_top_peaks_in_its_middle():
     curve = np.array([0, 1, 2, 2, 2, 1, 0, 0, 1, 0.0])
-    assert kernels.find_peaks(curve).tolist() == [3, 8]
+    peaks, lows_begin, lows_end = kernels.find_turns(curve)
+    assert (peaks.tolist(), lows_begin.tolist(), lows_end.tolist()) == ([3, 8], [0, 6, 9], [0, 7, 9])
+    assert kernels.find_turns(np.zeros(4))[0].size == 0
 
 
 # ---- series of known shape -------------------------------------------------------------------

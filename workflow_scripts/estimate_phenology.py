@@ -216,10 +216,10 @@ def _block_rows(
     day: np.ndarray, index: np.ndarray, reliability: np.ndarray, options: PhenologyOptions
 ) -> np.ndarray:
     """Run the kernel on one block, for the calendar years its dates touch."""
-    known = day[day != kernels.MISSING_DAY]
-    if known.size == 0:
+    first, last = kernels.day_span(day)
+    if first > last:
         return np.empty((0, kernels.N_COLUMNS))
-    span = np.array([known.min(), known.max()]).astype("datetime64[D]").astype("datetime64[Y]")
+    span = np.array([first, last]).astype("datetime64[D]").astype("datetime64[Y]")
     years = np.arange(span[0], span[1] + 2)
     return kernels.estimate_block(
         day,

@@ -18,7 +18,7 @@ QA_HALF_WINDOW_DAYS = 14
 QA_MIN_OBSERVATIONS = 3
 """With fewer observations near a date R² means nothing; that of the rise or fall is taken."""
 POOR = 3
-MISSING_DAY = np.iinfo(np.int64).min
+MISSING_DAY = int(np.iinfo(np.int64).min)
 N_DATES = 7
 N_RISE = 3
 """Dates before the peak."""
@@ -26,6 +26,8 @@ N_RISE = 3
 LOCATION, YEAR, CYCLE, DATES = 0, 1, 2, 3
 AMPLITUDE, MINIMUM, R2, N_OBSERVATIONS, MAX_GAP, SNOW_FRACTION, QA, QA_DETAILED = range(10, 18)
 N_COLUMNS = 18
+STRIDE = 24
+"""Days evaluated together; a fixed number lets the compiler use vector instructions."""
 
 
 def compiled(function: Callable) -> Callable:
@@ -61,51 +63,45 @@ def smoothing_spline(
     """
     n = day.size
     m = n - 2
-    gap = np.empty(n - 1)
+    gap, per_gap, per_weight = np.empty(n), np.zeros(n), np.empty(n)
     for i in range(n - 1):
         gap[i] = day[i + 1] - day[i]
-    # Pentadiagonal system (R + lambda Q' W^-1 Q) curvature = Q' value, factored as L D L'.
-    diagonal, upper1, upper2 = np.empty(m), np.zeros(m), np.zeros(m)
-    solution = np.empty(m)
-    for j in range(m):
-        a, c = 1.0 / gap[j], 1.0 / gap[j + 1]
-        b = -(a + c)
-        diagonal[j] = (gap[j] + gap[j + 1]) / 3.0 + lambda_day3 * (
-            a * a / weight[j] + b * b / weight[j + 1] + c * c / weight[j + 2]
-        )
-        solution[j] = (value[j + 2] - value[j + 1]) * c - (value[j + 1] - value[j]) * a
-        if j + 1 < m:
-            d = 1.0 / gap[j + 2]
-            upper1[j] = gap[j + 1] / 6.0 + lambda_day3 * (b * c / weight[j + 1] - c * (c + d) / weight[j + 2])
-            if j + 2 < m:
-                upper2[j] = lambda_day3 * c * d / weight[j + 2]
-    for j in range(m):
-        if j >= 1:
-            diagonal[j] -= upper1[j - 1] * upper1[j - 1] * diagonal[j - 1]
-            solution[j] -= upper1[j - 1] * solution[j - 1]
-        if j >= 2:
-            diagonal[j] -= upper2[j - 2] * upper2[j - 2] * diagonal[j - 2]
-            solution[j] -= upper2[j - 2] * solution[j - 2]
-        if j >= 1:
-            upper1[j] -= upper1[j - 1] * diagonal[j - 1] * upper2[j - 1]
-        upper1[j] /= diagonal[j]
-        upper2[j] /= diagonal[j]
-    curvature = np.zeros(n)
-    for j in range(m - 1, -1, -1):
-        s = solution[j] / diagonal[j]
-        if j + 1 < m:
-            s -= upper1[j] * curvature[j + 2]
-        if j + 2 < m:
-            s -= upper2[j] * curvature[j + 3]
-        curvature[j + 1] = s
-    fitted = np.empty(n)
+        per_gap[i] = 1.0 / gap[i]
     for i in range(n):
-        bend = 0.0
-        if i >= 1:
-            bend -= (curvature[i] - curvature[i - 1]) / gap[i - 1]
-        if i < n - 1:
-            bend += (curvature[i + 1] - curvature[i]) / gap[i]
-        fitted[i] = value[i] - lambda_day3 / weight[i] * bend
+        per_weight[i] = lambda_day3 / weight[i]
+    # Pentadiagonal system (R + lambda Q' W^-1 Q) curvature = Q' value, factored as L D L' row by row. Names
+    # ending in 1 and 2 belong to the row above and to the one above that. What a row waits for is one division
+    # and two products: the rest is written so that it can be computed meanwhile.
+    lower1, lower2, solution = np.empty(m), np.empty(m), np.empty(m)
+    inverse1 = inverse2 = beside1 = after1 = after2 = solution1 = solution2 = 0.0
+    for j in range(m):
+        a, c, d = per_gap[j], per_gap[j + 1], per_gap[j + 2]
+        b = a + c
+        diagonal = (gap[j] + gap[j + 1]) / 3.0
+        diagonal += a * a * per_weight[j] + b * b * per_weight[j + 1] + c * c * per_weight[j + 2]
+        beside = gap[j + 1] / 6.0 - b * c * per_weight[j + 1] - c * (c + d) * per_weight[j + 2]
+        beside -= (beside1 * after1) * inverse1
+        after = c * d * per_weight[j + 2]
+        inverse = 1.0 / (diagonal - (after2 * after2) * inverse2 - (beside1 * beside1) * inverse1)
+        right = (value[j + 2] - value[j + 1]) * c - (value[j + 1] - value[j]) * a
+        right -= after2 * solution2 + beside1 * solution1
+        lower1[j], lower2[j], solution[j] = beside * inverse, after * inverse, right * inverse
+        after2, beside1, after1 = after1, beside, after
+        inverse2, inverse1 = inverse1, inverse
+        solution2, solution1 = solution1, solution[j]
+    curvature = np.zeros(n)
+    x1 = x2 = 0.0
+    for j in range(m - 1, -1, -1):
+        x = solution[j] - lower2[j] * x2 - lower1[j] * x1
+        curvature[j + 1] = x
+        x1, x2 = x, x1
+    fitted = np.empty(n)
+    before = 0.0
+    for i in range(n - 1):
+        after = (curvature[i + 1] - curvature[i]) * per_gap[i]
+        fitted[i] = value[i] - per_weight[i] * (after - before)
+        before = after
+    fitted[n - 1] = value[n - 1] + per_weight[n - 1] * before
     return fitted, curvature
 
 
@@ -114,18 +110,66 @@ def evaluate_daily(day: np.ndarray, fitted: np.ndarray, curvature: np.ndarray, f
     """Evaluate the spline on each whole day from the first to the last, not below `floor`."""
     n = day.size
     first = day[0]
-    curve = np.empty(day[n - 1] - first + 1)
+    n_days = day[n - 1] - first + 1
+    curve = np.empty(n_days + STRIDE)
     for i in range(n - 1):
         length = day[i + 1] - day[i]
-        c3 = (curvature[i + 1] - curvature[i]) / (6.0 * length)
-        c2 = curvature[i] / 2.0
-        c1 = (fitted[i + 1] - fitted[i]) / length
+        per_day = 1.0 / length
+        c0, c2 = fitted[i], curvature[i] / 2.0
+        c3 = (curvature[i + 1] - curvature[i]) * per_day / 6.0
+        c1 = (fitted[i + 1] - fitted[i]) * per_day
         c1 -= length * (2.0 * curvature[i] + curvature[i + 1]) / 6.0
-        start = day[i] - first
-        for t in range(length):
-            curve[start + t] = max(floor, fitted[i] + t * (c1 + t * (c2 + t * c3)))
-    curve[curve.size - 1] = max(floor, fitted[n - 1])
-    return curve
+        for t in range(0, length, STRIDE):
+            start = day[i] - first + t
+            part = curve[start : start + STRIDE]  # what goes beyond the piece, the next one overwrites
+            for k in range(STRIDE):
+                x = float(np.int32(t + k))
+                y = c0 + x * (c1 + x * (c2 + x * c3))
+                part[k] = y if y > floor else floor
+    curve[n_days - 1] = max(floor, fitted[n - 1])
+    return curve[:n_days]
+
+
+@compiled
+def _sort_days(
+    day: np.ndarray, value: np.ndarray, weight: np.ndarray, is_snow: np.ndarray, n: int
+) -> int:
+    """Bring the first `n` observations into order of time, each day once; gives how many are left."""
+    order = np.argsort(day[:n], kind="mergesort")
+    given = day[order], value[order], weight[order], is_snow[order]
+    last = -1
+    for i in range(n):
+        if last < 0 or given[0][i] > day[last]:
+            last += 1
+        elif given[2][i] <= weight[last]:
+            continue
+        day[last], value[last], weight[last], is_snow[last] = given[0][i], given[1][i], given[2][i], given[3][i]
+    return last + 1
+
+
+@compiled
+def _quantile(value: np.ndarray, is_left_out: np.ndarray, share: float) -> float:
+    """Give a quantile (linear between neighbors) of the values that are not left out; NaN without any."""
+    n = 0
+    for i in range(value.size):
+        n += not is_left_out[i]
+    if n == 0:
+        return np.nan
+    position = share * (n - 1)
+    below = int(position)
+    above = min(below + 1, n - 1)
+    smallest = np.empty(above + 1)  # in order; a low quantile needs only a few
+    n_held = 0
+    for i in range(value.size):
+        if is_left_out[i] or (n_held > above and value[i] >= smallest[above]):
+            continue
+        place = min(n_held, above)
+        while place > 0 and smallest[place - 1] > value[i]:
+            smallest[place] = smallest[place - 1]
+            place -= 1
+        smallest[place] = value[i]
+        n_held += 1
+    return smallest[below] + (position - below) * (smallest[above] - smallest[below])
 
 
 @compiled
@@ -146,136 +190,167 @@ def usable_observations(
     floor : NaN (and no observations) without any good or marginal value
     """
     n = date.size
-    keep = np.empty(n, np.int64)
-    n_kept, sorted_already = 0, True
-    for i in range(n):
+    day, value = np.empty(n + 1, np.int64), np.empty(n + 1)
+    weight, is_snow = np.empty(n + 1), np.empty(n + 1, np.bool_)
+    n_kept, previous, is_sorted = 0, MISSING_DAY, True
+    for i in range(n):  # each is written, and only counted if usable: no branch to guess
         code = reliability[i]
-        if date[i] == MISSING_DAY or not np.isfinite(index[i]) or code < GOOD or code > SNOW:
-            continue
-        if n_kept and date[i] <= date[keep[n_kept - 1]]:
-            sorted_already = False
-        keep[n_kept] = i
-        n_kept += 1
-    keep = keep[:n_kept]
-    if not sorted_already:
-        keep = keep[np.argsort(date[keep], kind="mergesort")]
-    day, value = np.empty(n_kept, np.int64), np.empty(n_kept)
-    weight, is_snow = np.empty(n_kept), np.empty(n_kept, np.bool_)
-    last = -1
-    for i in keep:
-        snow = reliability[i] == SNOW
-        w = snow_weight if snow else (marginal_weight if reliability[i] == MARGINAL else 1.0)
-        if last >= 0 and date[i] == day[last]:
-            if w <= weight[last]:
-                continue
-        else:
-            last += 1
-        day[last], value[last] = date[i], index[i]
-        weight[last], is_snow[last] = w, snow
-    last += 1
-    good, n_good = np.empty(last), 0
-    for i in range(last):
-        if not is_snow[i]:
-            good[n_good] = value[i]
-            n_good += 1
-    if n_good == 0:
-        nothing = np.empty(0)
-        return np.empty(0, np.int64), nothing, nothing, np.empty(0, np.bool_), np.nan
-    ordered = np.sort(good[:n_good])
-    position = floor_quantile * (n_good - 1)
-    below = int(position)
-    above = min(below + 1, n_good - 1)
-    floor = ordered[below] + (position - below) * (ordered[above] - ordered[below])
-    floor = max(floor, min_floor)
-    for i in range(last):
+        day[n_kept], value[n_kept] = date[i], index[i]
+        weight[n_kept] = 1.0 if code == GOOD else (marginal_weight if code == MARGINAL else snow_weight)
+        is_snow[n_kept] = code == SNOW
+        is_usable = (date[i] != MISSING_DAY) & np.isfinite(index[i]) & (code >= GOOD) & (code <= SNOW)
+        is_sorted &= (date[i] > previous) | (not is_usable)
+        previous = date[i] if is_usable else previous
+        n_kept += is_usable
+    if not is_sorted:
+        n_kept = _sort_days(day, value, weight, is_snow, n_kept)
+    floor = _quantile(value[:n_kept], is_snow, floor_quantile)
+    if np.isnan(floor):
+        n_kept = 0
+    elif floor < min_floor:
+        floor = min_floor
+    for i in range(n_kept):
         if is_snow[i]:
             value[i] = floor
-    return day[:last], value[:last], weight[:last], is_snow[:last], floor
+    return day[:n_kept], value[:n_kept], weight[:n_kept], is_snow[:n_kept], floor
 
 
 # ---- cycles ----------------------------------------------------------------------------------
 
 
 @compiled
-def find_peaks(curve: np.ndarray) -> np.ndarray:
-    """Find where the curve turns from rising to falling; the middle of flat tops."""
-    peaks = np.empty(curve.size // 2 + 1, np.int64)
-    n, top, rising = 0, 0, False
-    for i in range(1, curve.size):
-        if curve[i] > curve[i - 1]:
-            top, rising = i, True
-        elif curve[i] < curve[i - 1] and rising:
-            peaks[n] = (top + i - 1) // 2
+def find_turns(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find where the curve turns.
+
+    Returns
+    -------
+    peaks : days on which it turns from rising to falling; the middle of flat tops
+    lows_begin, lows_end : first and last of the lowest days before each peak and after the last one
+    """
+    n_days = curve.size
+    peaks = np.empty(n_days // 2 + 1, np.int64)
+    begin, end = np.empty(n_days // 2 + 2, np.int64), np.empty(n_days // 2 + 2, np.int64)
+    n, is_rising = 0, False
+    one, last = np.uint64(1), np.uint64(n_days - 1)
+    i = level = np.uint64(0)  # unsigned: else each look at the curve first asks whether the index is negative
+    while True:
+        if is_rising:
+            while i < last and curve[i + one] > curve[i]:
+                i += one
+        else:
+            while i < last and curve[i + one] < curve[i]:
+                i += one
+        level = i
+        while i < last and curve[i + one] == curve[i]:
+            i += one
+        if i == last:
+            break
+        if is_rising and curve[i + one] < curve[i]:
+            peaks[n], is_rising = (level + i) >> one, False
             n += 1
-            rising = False
-    return peaks[:n]
+        elif not is_rising and curve[i + one] > curve[i]:
+            begin[n], end[n], is_rising = level, i, True
+    if not is_rising:
+        begin[n], end[n] = level, i
+    return peaks[:n], begin[: n + 1], end[: n + 1]
+
+
+@compiled
+def order_peaks(curve: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """Number peaks in increasing height, the earlier of equals first."""
+    order = np.arange(peaks.size)
+    for i in range(1, peaks.size):
+        k = i
+        while k > 0 and curve[peaks[order[k - 1]]] > curve[peaks[i]]:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = i
+    return order
 
 
 @compiled
 def find_segments(
-    curve: np.ndarray, peaks: np.ndarray, first: int, last: int, reach: int, threshold: float
-) -> np.ndarray:
-    """Find the cycles around peaks: where they begin, peak and end.
+    curve: np.ndarray,
+    peaks: np.ndarray,
+    lows_begin: np.ndarray,
+    lows_end: np.ndarray,
+    order: np.ndarray,
+    first: int,
+    last: int,
+    reach: int,
+    min_amplitude: float,
+    relative_amplitude: float,
+    segments: np.ndarray,
+) -> None:
+    """Find the cycles around the peaks of a part of the curve: where they begin, peak and end.
 
     Peaks are taken in increasing height. A cycle begins at the nearest lowest day back to the
     previous remaining peak, at most `reach` days away, and ends likewise. A peak whose rise or
-    fall is below `threshold` is removed, so that higher ones may search across it.
+    fall is too small is removed, so that higher ones may search across it.
 
     Parameters
     ----------
     curve : daily values
-    peaks : days of the curve, increasing
-    first, last : the search stays within these days
+    peaks, lows_begin, lows_end : from `find_turns`: a stretch of the curve is lowest there or at its ends
+    order : from `order_peaks`
+    first, last : days of the part, both included
     reach : days
-    threshold : smallest rise and fall
-
-    Returns
-    -------
-    integer array (cycle, 3): first day, peak and last day, in order of time
+    min_amplitude : smallest rise and fall
+    relative_amplitude : the same as a share of the range of this part of the curve
+    segments : integers, shape (peak, 3), written to: first day, peak and last day of the cycle of each peak in
+        the part; first day -1 where there is none
     """
-    n = peaks.size
-    order = np.argsort(curve[peaks], kind="mergesort")
-    begin, end = np.empty(n, np.int64), np.empty(n, np.int64)
-    alive = np.ones(n, np.bool_)
-    n_alive = n
+    a, b = np.searchsorted(peaks, first), np.searchsorted(peaks, last + 1)
+    lowest, highest = min(curve[first], curve[last]), max(curve[first], curve[last])
+    for k in range(a, b):
+        highest = max(highest, curve[peaks[k]])
+        segments[k, 0], segments[k, 1] = 0, peaks[k]
+    for k in range(a, b + 1):
+        if lows_end[k] >= first and lows_begin[k] <= last:
+            lowest = min(lowest, curve[lows_end[k]])
+    threshold = max(min_amplitude, relative_amplitude * (highest - lowest))
     for k in order:
+        if k < a or k >= b:
+            continue
         peak = peaks[k]
-        left = max(first, peak - reach)
-        for j in range(k - 1, -1, -1):
-            if alive[j]:
-                left = max(left, peaks[j])
-                break
-        right = min(last, peak + reach)
-        for j in range(k + 1, n):
-            if alive[j]:
-                right = min(right, peaks[j])
-                break
-        low = peak
-        for d in range(peak - 1, left - 1, -1):
-            if curve[d] < curve[low]:
-                low = d
-        begin[k] = low
-        low = peak
-        for d in range(peak + 1, right + 1):
-            if curve[d] < curve[low]:
-                low = d
-        end[k] = low
-        if curve[peak] - curve[begin[k]] < threshold or curve[peak] - curve[low] < threshold:
-            alive[k] = False
-            n_alive -= 1
-    segments = np.empty((n_alive, 3), np.int64)
-    row = 0
-    for k in range(n):
-        if alive[k]:
-            segments[row, 0], segments[row, 1], segments[row, 2] = begin[k], peaks[k], end[k]
-            row += 1
-    return segments
+        left, right = max(first, peak - reach), min(last, peak + reach)
+        j = k - 1
+        while j >= a and segments[j, 0] < 0:
+            j -= 1
+        if j >= a:
+            left = max(left, peaks[j])
+        j = k + 1
+        while j < b and segments[j, 0] < 0:
+            j += 1
+        if j < b:
+            right = min(right, peaks[j])
+        begin = end = peak
+        j = k
+        while j >= a and lows_end[j] >= left:
+            if curve[lows_end[j]] < curve[begin]:
+                begin = lows_end[j]
+            j -= 1
+        if curve[left] < curve[begin]:
+            begin = left
+            while curve[begin + 1] == curve[left]:
+                begin += 1
+        j = k + 1
+        while j <= b and lows_begin[j] <= right:
+            if curve[lows_begin[j]] < curve[end]:
+                end = lows_begin[j]
+            j += 1
+        if curve[right] < curve[end]:
+            end = right
+            while curve[end - 1] == curve[right]:
+                end -= 1
+        is_cycle = min(curve[peak] - curve[begin], curve[peak] - curve[end]) >= threshold
+        segments[k, 0], segments[k, 2] = begin if is_cycle else -1, end
 
 
 @compiled
-def _rounded(value: float) -> float:
-    """Round to 6 decimals, as MCD12Q2 does on both sides of a comparison."""
-    return np.floor(value * 1e6 + 0.5)
+def _in_millionths(value: float) -> float:
+    """Scale so that whole numbers are steps of 6 decimals, to which MCD12Q2 rounds both sides of a comparison."""
+    return value * 1e6 + 0.5
 
 
 @compiled
@@ -299,23 +374,25 @@ def crossing_days(curve: np.ndarray, begin: int, peak: int, end: int, shares: np
     n = shares.size
     days = np.empty(2 * n + 1)
     days[n] = peak
-    for k in range(n):
-        level = curve[begin] + shares[k] * (curve[peak] - curve[begin])
-        d = begin
-        while _rounded(curve[d]) < _rounded(level):
-            d += 1
-        days[k] = d
-        if d > begin and curve[d] > curve[d - 1]:
-            back = (curve[d] - level) / (curve[d] - curve[d - 1])
-            days[k] = d - min(max(back, 0.0), 0.999)
-        level = curve[end] + shares[k] * (curve[peak] - curve[end])
-        d = end
-        while _rounded(curve[d]) < _rounded(level):
-            d -= 1
-        days[2 * n - k] = d
-        if d < end and curve[d] > curve[d + 1]:
-            forward = (curve[d] - level) / (curve[d] - curve[d + 1])
-            days[2 * n - k] = d + min(max(forward, 0.0), 0.999)
+    low_rise, low_fall, one = curve[begin], curve[end], np.uint64(1)
+    up, down = np.uint64(begin), np.uint64(end)  # unsigned as in `find_turns`
+    for k in range(n):  # the shares increase: what is below one is below the next
+        level = low_rise + shares[k] * (curve[peak] - low_rise)
+        rounded = np.floor(_in_millionths(level))
+        while _in_millionths(curve[up]) < rounded:
+            up += one
+        days[k] = up
+        if up > begin and curve[up] > curve[up - one]:
+            back = (curve[up] - level) / (curve[up] - curve[up - one])
+            days[k] -= min(max(back, 0.0), 0.999)
+        level = low_fall + shares[k] * (curve[peak] - low_fall)
+        rounded = np.floor(_in_millionths(level))
+        while _in_millionths(curve[down]) < rounded:
+            down -= one
+        days[2 * n - k] = down
+        if down < end and curve[down] > curve[down + one]:
+            forward = (curve[down] - level) / (curve[down] - curve[down + one])
+            days[2 * n - k] += min(max(forward, 0.0), 0.999)
     return days
 
 
@@ -323,29 +400,38 @@ def crossing_days(curve: np.ndarray, begin: int, peak: int, end: int, shares: np
 
 
 @compiled
-def _longest_gap(day: np.ndarray, begin: int, end: int) -> float:
-    """Longest time without observation in [begin, end]."""
+def _first_from(day: np.ndarray, moment: float, near: int) -> int:
+    """Find the first observation at or after a moment, searching from observation `near` on."""
+    while near > 0 and day[near - 1] >= moment:
+        near -= 1
+    while near < day.size and day[near] < moment:
+        near += 1
+    return near
+
+
+@compiled
+def _longest_gap(day: np.ndarray, i: int, j: int, begin: int, end: int) -> float:
+    """Longest time without observation in [begin, end], where observations i to j lie."""
     longest, previous = 0, begin
-    for k in range(np.searchsorted(day, begin), np.searchsorted(day, end + 1)):
+    for k in range(i, j):
         longest = max(longest, day[k] - previous)
         previous = day[k]
     return float(max(longest, end - previous))
 
 
 @compiled
-def _snow_share(day: np.ndarray, is_snow: np.ndarray, begin: float, end: float) -> float:
-    """Share of [begin, end] that lies nearest to a snow observation."""
+def _snow_share(day: np.ndarray, snow_before: np.ndarray, i: int, j: int, begin: float, end: float) -> float:
+    """Share of [begin, end], where observations i to j lie, that is nearest to a snow observation."""
     n = day.size
-    k = max(0, np.searchsorted(day, begin) - 1)
+    first, last = max(0, i - 1), min(n, j + 1)
+    if snow_before[first] == snow_before[last]:
+        return 0.0
     filled = 0.0
-    while k < n:
-        left = -np.inf if k == 0 else (day[k - 1] + day[k]) / 2
-        right = np.inf if k == n - 1 else (day[k] + day[k + 1]) / 2
-        if left > end:
-            break
-        if is_snow[k]:
+    for k in range(first, last):
+        if snow_before[k] < snow_before[k + 1]:
+            left = -np.inf if k == 0 else (day[k - 1] + day[k]) / 2
+            right = np.inf if k == n - 1 else (day[k] + day[k + 1]) / 2
             filled += max(0.0, min(right, end) - max(left, begin))
-        k += 1
     return filled / (end - begin)
 
 
@@ -354,14 +440,12 @@ def _r_squared(value: np.ndarray, fitted: np.ndarray, i: int, j: int) -> float:
     """Share of the variance of observations i to j that the curve explains; NaN without any."""
     if j - i < QA_MIN_OBSERVATIONS:
         return np.nan
-    mean = 0.0
-    for k in range(i, j):
-        mean += value[k]
-    mean /= j - i
-    residual, total = 0.0, 0.0
+    residual, linear, total = 0.0, 0.0, 0.0
     for k in range(i, j):
         residual += (value[k] - fitted[k]) ** 2
-        total += (value[k] - mean) ** 2
+        linear += value[k] - value[i]
+        total += (value[k] - value[i]) ** 2
+    total -= linear * linear / (j - i)
     return 1.0 - residual / total if total > 0 else np.nan
 
 
@@ -380,33 +464,46 @@ def _describe(
     day: np.ndarray,
     value: np.ndarray,
     fitted: np.ndarray,
-    is_snow: np.ndarray,
+    snow_before: np.ndarray,
+    i: int,
+    j: int,
     begin: int,
     peak: int,
     end: int,
-    gap: float,
 ) -> None:
-    """Fill in the measures and qualities of one cycle; `row` holds its dates already."""
-    i, j = np.searchsorted(day, begin), np.searchsorted(day, end + 1)
-    middle = np.searchsorted(day, peak)
+    """Fill in the measures and qualities of one cycle; `row` holds its dates already.
+
+    Observations i to j lie in it; `snow_before` counts those of snow before each.
+    """
+    middle = _first_from(day, peak, i)
     row[R2] = _r_squared(value, fitted, i, j)
     row[N_OBSERVATIONS] = j - i
-    row[MAX_GAP] = gap
-    row[SNOW_FRACTION] = _snow_share(day, is_snow, begin, end)
+    row[SNOW_FRACTION] = _snow_share(day, snow_before, i, j, begin, end)
     row[QA] = quality_class(row[SNOW_FRACTION], row[R2])
     side = (_r_squared(value, fitted, i, middle + 1), _r_squared(value, fitted, middle, j))
-    detailed = 0
+    detailed, a, b = 0, i, i
     for k in range(N_DATES):
         low = row[DATES + k] - QA_HALF_WINDOW_DAYS
         high = row[DATES + k] + QA_HALF_WINDOW_DAYS
-        r2 = _r_squared(value, fitted, np.searchsorted(day, low), np.searchsorted(day, high + 1))
+        a, b = _first_from(day, low, a), _first_from(day, high + 1, b)
+        r2 = _r_squared(value, fitted, a, b)
         if np.isnan(r2):
             r2 = side[0] if k <= N_RISE else side[1]
-        detailed |= quality_class(_snow_share(day, is_snow, low, high), r2) << (2 * k)
+        detailed |= quality_class(_snow_share(day, snow_before, a, b, low, high), r2) << (2 * k)
     row[QA_DETAILED] = detailed
 
 
 # ---- one location, one block -----------------------------------------------------------------
+
+
+@compiled
+def day_span(date: np.ndarray) -> tuple[int, int]:
+    """Give the first and last day of a block; the first lies after the last where all are missing."""
+    first, last = -(MISSING_DAY + 1), MISSING_DAY
+    for day in date.ravel():
+        last = max(last, day)
+        first = min(first, day if day != MISSING_DAY else first)
+    return first, last
 
 
 @compiled
@@ -438,7 +535,6 @@ def estimate_block(
     n_years = year_start.size - 1
     rows = np.empty((n_locations * n_years + 16, N_COLUMNS))
     n_rows = 0
-    lowest, highest = np.empty(n_years), np.empty(n_years)
     for location in range(n_locations):
         day, value, weight, is_snow, floor = usable_observations(
             date[location],
@@ -454,35 +550,48 @@ def estimate_block(
             continue
         fitted, curvature = smoothing_spline(day, value, weight, lambda_day3)
         curve = evaluate_daily(day, fitted, curvature, floor)
+        snow_before = np.zeros(n + 1, np.int64)
         for i in range(n):
             fitted[i] = max(floor, fitted[i])
+            snow_before[i + 1] = snow_before[i] + is_snow[i]
         origin, length = day[0], curve.size
-        for y in range(n_years):
-            lowest[y], highest[y] = np.inf, -np.inf
-            for d in range(max(0, year_start[y] - origin), min(length, year_start[y + 1] - origin)):
-                lowest[y] = min(lowest[y], curve[d])
-                highest[y] = max(highest[y], curve[d])
-        peaks = find_peaks(curve)
+        peaks, lows_begin, lows_end = find_turns(curve)
+        order = order_peaks(curve, peaks)
+        segments = np.empty((peaks.size, 3), np.int64)
+        i = 0
         for y in range(n_years):
             january, next_january = year_start[y], year_start[y + 1]
             is_partial = day[0] > january - margin_days or day[n - 1] < next_january + margin_days - 1
-            n_year = np.searchsorted(day, next_january) - np.searchsorted(day, january)
-            if is_partial or n_year < min_observations:
+            if is_partial:
                 continue
-            y0, y1 = max(0, y - 1), min(n_years - 1, y + 1)
-            low, high = lowest[y], highest[y]
-            for k in range(y0, y1 + 1):
-                low, high = min(low, lowest[k]), max(high, highest[k])
-            threshold = max(min_amplitude, relative_amplitude * (high - low))
-            first = max(0, year_start[y0] - origin)
-            last = min(length, year_start[y1 + 1] - origin) - 1
-            near = peaks[np.searchsorted(peaks, first) : np.searchsorted(peaks, last + 1)]
+            i = _first_from(day, january, i)
+            if _first_from(day, next_january, i) - i < min_observations:
+                continue
+            first = max(0, year_start[max(0, y - 1)] - origin)
+            last = min(length, year_start[min(n_years, y + 2)] - origin) - 1
+            find_segments(
+                curve,
+                peaks,
+                lows_begin,
+                lows_end,
+                order,
+                first,
+                last,
+                reach_days,
+                min_amplitude,
+                relative_amplitude,
+                segments,
+            )
             cycle = 0
-            for segment in find_segments(curve, near, first, last, reach_days, threshold):
-                begin, peak, end = segment[0], segment[1], segment[2]
-                if not january <= peak + origin < next_january:
+            for k in range(
+                np.searchsorted(peaks, january - origin), np.searchsorted(peaks, next_january - origin)
+            ):
+                if segments[k, 0] < 0:
                     continue
-                gap = _longest_gap(day, begin + origin, end + origin)
+                begin, peak, end = segments[k, 0] + origin, segments[k, 1] + origin, segments[k, 2] + origin
+                i = _first_from(day, begin, i)
+                j = _first_from(day, end + 1, i)
+                gap = _longest_gap(day, i, j, begin, end)
                 if gap > max_gap_days:
                     continue
                 cycle += 1
@@ -492,18 +601,11 @@ def estimate_block(
                     rows = larger
                 row = rows[n_rows]
                 row[LOCATION], row[YEAR], row[CYCLE] = location, first_year + y, cycle
-                row[DATES : DATES + N_DATES] = crossing_days(curve, begin, peak, end, shares) + origin
-                row[AMPLITUDE], row[MINIMUM] = curve[peak] - curve[begin], curve[begin]
-                _describe(
-                    row,
-                    day,
-                    value,
-                    fitted,
-                    is_snow,
-                    begin + origin,
-                    peak + origin,
-                    end + origin,
-                    gap,
-                )
+                crossing = crossing_days(curve, segments[k, 0], segments[k, 1], segments[k, 2], shares)
+                for q in range(N_DATES):
+                    row[DATES + q] = crossing[q] + origin
+                row[MINIMUM], row[MAX_GAP] = curve[segments[k, 0]], gap
+                row[AMPLITUDE] = curve[segments[k, 1]] - row[MINIMUM]
+                _describe(row, day, value, fitted, snow_before, i, j, begin, peak, end)
                 n_rows += 1
     return rows[:n_rows]
