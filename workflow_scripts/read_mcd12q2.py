@@ -3,9 +3,10 @@
 Reads
 -----
 locations.parquet
-files of MCD12Q2 (the user's): HDF4 as distributed, or GeoTIFF in any CRS. A band is known by its
-description, else by the end of its file's name (``Greenup_1`` … ``Dormancy_2``,
-``EVI_Amplitude_1``, …); the year by ``A2019001`` or a single ``2019`` in the file's name.
+files of MCD12Q2 (the user's): HDF4 as distributed (layers rows × columns × 2 cycles), or GeoTIFF
+in any CRS. A band of a GeoTIFF is known by its description, else by the end of its file's name
+(``Greenup_1`` … ``Dormancy_2``, ``EVI_Amplitude_1``, …); the year by ``A2019001`` or a single
+``2019`` in the file's name.
 
 Writes
 ------
@@ -33,9 +34,11 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.warp import transform
 
+from workflow_scripts.core import grid
 from workflow_scripts.core.seasons import TRANSITIONS
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import COLUMNS, read_table, write_table
+from workflow_scripts.phenology import hdf4
 from workflow_scripts.phenology.rasters import sample_raster
 
 logger = logging.getLogger(__name__)
@@ -79,40 +82,32 @@ def year_of(name: str) -> int:
     )
 
 
-def list_layers(path: Path) -> Iterator[tuple[str, int, str, int]]:
-    """List what a file holds: what to open, the band's number, our name and the cycle.
+def read_layers(path: Path, lon: np.ndarray, lat: np.ndarray) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Read what a file holds at points: our name of the layer, the cycle, stored values (NaN outside the file).
 
     Raises
     ------
-    RuntimeError
-        If the file is HDF4 and this GDAL cannot read it.
     ValueError
-        If it cannot be read as a raster.
+        If it cannot be read.
     """
-    with rasterio.Env() as environment:
-        drivers = environment.drivers()
-    if path.suffix.lower() == ".hdf" and "HDF4" not in drivers:
-        raise RuntimeError(
-            f"{path} is HDF4, which this build of GDAL cannot read (driver HDF4 is missing; rasterio's wheels "
-            "come without it). Turn the files into GeoTIFF with a GDAL that has the driver (conda-forge: libgdal-hdf4), "
-            f"gdal_translate 'HDF4_EOS:EOS_GRID:\"{path.name}\":MCD12Q2:Greenup' -b 1 {path.stem}.Greenup_1.tif for "
-            "each layer, or install rasterio from conda-forge."
-        )
+    if path.suffix.lower() == ".hdf":
+        x, y = map(np.array, transform("EPSG:4326", grid.MODIS_CRS, lon, lat))
+        for name, values in hdf4.read_points(path, BANDS, x, y):
+            yield from ((BANDS[name], i + 1, values[:, i]) for i in range(values.shape[1]))
+        return
     try:
-        with rasterio.open(path) as file:
-            subdatasets = file.subdatasets
-            bands = list(zip(file.indexes, file.descriptions, strict=True))
+        file = rasterio.open(path)
     except RasterioError as error:
         raise ValueError(f"greenness.path: {path} cannot be read as a raster ({error})") from None
-    for name in subdatasets:
-        layer = name.rsplit(":", 1)[-1]
-        if layer in BANDS:
-            with rasterio.open(name) as file:
-                yield from ((name, band, BANDS[layer], band) for band in file.indexes)
-    for band, description in bands:
-        match = _BAND.search(description or "") or (_BAND.search(path.stem) if len(bands) == 1 else None)
-        if match and not subdatasets:
-            yield str(path), band, BANDS[match[1]], int(match[2])
+    with file:
+        for band, description in zip(file.indexes, file.descriptions, strict=True):
+            match = _BAND.search(description or "") or (_BAND.search(path.stem) if file.count == 1 else None)
+            if match is None:
+                continue
+            if file.crs is None:
+                raise ValueError(f"greenness.path: {path} has no CRS")
+            x, y = map(np.array, transform("EPSG:4326", file.crs, lon, lat))
+            yield BANDS[match[1]], int(match[2]), sample_raster(file, x, y, band=band)
 
 
 def read_cycles(paths: Sequence[Path], locations: pd.DataFrame) -> pd.DataFrame:
@@ -135,11 +130,9 @@ def read_cycles(paths: Sequence[Path], locations: pd.DataFrame) -> pd.DataFrame:
     lon, lat = locations["lon"].to_numpy(float), locations["lat"].to_numpy(float)
     values: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     for path in sorted(paths, key=lambda path: path.name):
-        year = year_of(path.name) if (layers := list(list_layers(path))) else 0
-        for source, band, name, cycle in layers:
-            read = _at_points(source, band, lon, lat)
+        for name, cycle, read in read_layers(path, lon, lat):
             known = np.isfinite(read) & (read != FILL)
-            store = values.setdefault((year, cycle), {})
+            store = values.setdefault((year_of(path.name), cycle), {})
             store[name] = np.where(known, read, store.get(name, np.full(lon.size, np.nan)))
     if not values:
         raise ValueError(
@@ -152,15 +145,6 @@ def read_cycles(paths: Sequence[Path], locations: pd.DataFrame) -> pd.DataFrame:
     table = table.iloc[order].drop(columns="position").reset_index(drop=True)
     table["cycle"] = (table.groupby(["location_id", "year"], sort=False).cumcount() + 1).astype(np.int8)
     return table[list(COLUMNS["cycles"])]
-
-
-def _at_points(source: str, band: int, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Sample a band; NaN outside the file."""
-    with rasterio.open(source) as file:
-        if file.crs is None:
-            raise ValueError(f"greenness.path: {source} has no CRS")
-        x, y = map(np.array, transform("EPSG:4326", file.crs, lon, lat))
-        return sample_raster(file, x, y, band=band)
 
 
 def _cycle_rows(

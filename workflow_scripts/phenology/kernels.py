@@ -131,9 +131,7 @@ def evaluate_daily(day: np.ndarray, fitted: np.ndarray, curvature: np.ndarray, f
 
 
 @compiled
-def _sort_days(
-    day: np.ndarray, value: np.ndarray, weight: np.ndarray, is_snow: np.ndarray, n: int
-) -> int:
+def _sort_days(day: np.ndarray, value: np.ndarray, weight: np.ndarray, is_snow: np.ndarray, n: int) -> int:
     """Bring the first `n` observations into order of time, each day once; gives how many are left."""
     order = np.argsort(day[:n], kind="mergesort")
     given = day[order], value[order], weight[order], is_snow[order]
@@ -143,7 +141,12 @@ def _sort_days(
             last += 1
         elif given[2][i] <= weight[last]:
             continue
-        day[last], value[last], weight[last], is_snow[last] = given[0][i], given[1][i], given[2][i], given[3][i]
+        day[last], value[last], weight[last], is_snow[last] = (
+            given[0][i],
+            given[1][i],
+            given[2][i],
+            given[3][i],
+        )
     return last + 1
 
 
