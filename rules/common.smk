@@ -87,6 +87,11 @@ def memory(mb):
     return lambda wildcards, attempt: mb * attempt
 
 
+def season_labels(wildcards):
+    """Labels of a dataset's windows, those of a second cycle included."""
+    return settings_of.season_labels(DATASETS[wildcards.dataset]["seasons"])
+
+
 def path_option(section, key):
     """Input function: the files an option or its list names (a path, or {path: …}); none where null."""
 

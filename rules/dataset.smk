@@ -96,7 +96,7 @@ rule estimate_cost:
         runtime=10,
     params:
         code=code("workflow_scripts.estimate_cost"),
-        seasons=option("seasons", "names"),
+        seasons=season_labels,
         size_m=option("patches", "size_m"),
         greenness=composites_read,
         scene_years=option("scenes", "years"),

@@ -96,7 +96,7 @@ rule create_store:
         runtime=30,
     params:
         code=code("workflow_scripts.create_store"),
-        seasons=option("seasons", "names"),
+        seasons=season_labels,
         per_shard=option("locations", "per_shard"),
         size_m=option("patches", "size_m"),
         codec=option("patches", "codec"),

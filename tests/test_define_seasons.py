@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workflow_scripts import define_seasons
 from workflow_scripts.core import tables
+from workflow_scripts.core.config import season_labels
 from workflow_scripts.core.seasons import (
     SEASONS,
     TRANSITIONS,
@@ -224,8 +225,12 @@ def two_crops(location="p0"):
 def test_second_cycle_has_windows_of_its_own():
     cycles = pd.concat([two_crops(), make_cycles([f"{y}-04-10" for y in range(2016, 2022)], "p1")])
     seasons = phenology_seasons(make_locations(3), cycles, both_cycles=True)
+    section = {"strategy": "phenology", "names": list(SEASONS), "both_cycles": True}
     labels = [*SEASONS, *(f"{name}_2" for name in SEASONS)]
     assert seasons["season"].tolist() == labels * 3
+    assert season_labels(section) == labels, "what the store and the estimate of cost are told"
+    assert season_labels(section | {"both_cycles": False}) == list(SEASONS)
+    assert season_labels(section | {"strategy": "calendar"}) == list(SEASONS)
     both = windows(seasons, "p0")
     assert both["length_days"].sum() == pytest.approx(YEAR_DAYS, abs=1e-3)
     assert both["start_doy"]["spring"] == pytest.approx(191, abs=1)

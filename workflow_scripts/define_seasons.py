@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.core.config import SECOND_CYCLE
 from workflow_scripts.core.seasons import (
     SEASONS,
     TRANSITIONS,
@@ -47,8 +48,6 @@ from workflow_scripts.phenology.windows import cycle_windows
 
 logger = logging.getLogger(__name__)
 
-SECOND = "_2"
-"""Ending of the labels of the second cycle's windows."""
 EMPTY_WINTER_DAYS = 5.25
 """A winter shorter than this counts as empty: dormancy comes more than 360 days after greenup."""
 CALENDAR_DOY: Mapping[str, float] = {"spring": 79, "summer": 172, "autumn": 265, "winter": 355}
@@ -129,7 +128,7 @@ def phenology_seasons(
     is_filled = has & (donor != np.arange(ids.size))
     ranks = [
         (usual.n_years, usual.spread_days, ""),
-        (usual.second_n_years, usual.second_spread_days, SECOND),
+        (usual.second_n_years, usual.second_spread_days, SECOND_CYCLE),
     ]
     parts = []
     for rank, (n_years, spread, ending) in enumerate(ranks[: 1 + both_cycles]):
@@ -173,7 +172,7 @@ def _log_sources(ids: pd.Index, n_groups: np.ndarray, source: np.ndarray, distan
 
 def _log_widened(length: np.ndarray, min_days: float) -> None:
     """Count the windows that were too short, by season."""
-    labels = [*SEASONS, *(name + SECOND for name in SEASONS)]
+    labels = [*SEASONS, *(name + SECOND_CYCLE for name in SEASONS)]
     short = (length < min_days).sum(axis=0)
     n_empty = int((length[:, [3, 7]] < EMPTY_WINTER_DAYS).any(axis=1).sum())
     if short.any():

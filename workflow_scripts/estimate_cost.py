@@ -76,7 +76,7 @@ def count(
     Parameters
     ----------
     jobs : content of `jobs.json`
-    seasons : labels
+    seasons : labels, those of a second cycle included: at most so many patches
     size_m : side of a patch
     greenness : `years` and `platforms` of the vegetation index read from a catalog; None if none is
 

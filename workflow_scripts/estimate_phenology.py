@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_INDEX = 2.0
 """A vegetation index beyond this is no reflectance index: wrong scale."""
-BLOCK = 2048
-"""Locations per unit of work: about 50 MB of input and output at 8 years of 16-day data."""
+BLOCK = 8192
+"""Locations per unit of work: a chunk of greenness.zarr; about 40 MB at 8 years of 16-day data."""
 
 
 # ---- xarray in, table out --------------------------------------------------------------------
@@ -202,7 +202,9 @@ def _known_codes(part: xr.Dataset) -> np.ndarray:
     if codes.dtype != np.int8:
         codes = np.nan_to_num(codes.astype(np.float32), nan=kernels.NONE)
         codes[codes == 255] = kernels.NONE
-    is_unknown = (codes < kernels.NONE) | (codes > kernels.CLOUD) | (codes != np.floor(codes))
+    is_unknown = (codes < kernels.NONE) | (codes > kernels.CLOUD)
+    if codes.dtype.kind == "f":
+        is_unknown |= codes != np.floor(codes)
     if is_unknown.any():
         row, column = np.argwhere(is_unknown)[0]
         raise ValueError(

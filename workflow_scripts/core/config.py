@@ -96,6 +96,22 @@ ADOPTED = {"locations": ("locations",), "phenology": ("locations", "greenness", 
 """`from.until` → sections whose results, and so whose options, are those of the other dataset."""
 
 
+SECOND_CYCLE = "_2"
+"""Ending of the labels of the second vegetation cycle's windows."""
+
+
+def season_labels(seasons: Mapping[str, Any]) -> list[str]:
+    """List the labels of a dataset's windows, in the order of its store.
+
+    Parameters
+    ----------
+    seasons : section `seasons` of the dataset
+    """
+    has_second = seasons["strategy"] == "phenology" and seasons["both_cycles"]
+    endings = ("", SECOND_CYCLE) if has_second else ("",)
+    return [name + ending for ending in endings for name in seasons["names"]]
+
+
 def _dataset(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in a dataset's options: the defaults, what it takes over, its own entry."""
     entry = document["datasets"][name]
