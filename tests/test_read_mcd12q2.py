@@ -203,7 +203,7 @@ def test_hdf4_that_cannot_be_used(tmp_path):
     with pytest.raises(ValueError, match=r"cannot be used.*Fetch it again"):
         read_cycles([path], LOCATIONS)
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="cannot be read as HDF4|cannot be used"):
+    with pytest.raises(ValueError, match=r"cannot be read as HDF4|cannot be used"):
         read_cycles([path], LOCATIONS)
 
 
