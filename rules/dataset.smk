@@ -61,7 +61,12 @@ rule write_dataset_card:
         shares="results/datasets/{dataset}/weights.json",
         verification="results/datasets/{dataset}/verification.json",
     output:
-        card="results/datasets/{dataset}/README.md",
+        card=report(
+            "results/datasets/{dataset}/README.md",
+            category="Datasets",
+            labels={"dataset": "{dataset}", "what": "card"},
+            caption="../report/card.rst",
+        ),
         collection="results/datasets/{dataset}/collection.json",
     log:
         "results/logs/{dataset}/write_dataset_card.log",

@@ -34,7 +34,13 @@ rule linear_probe:
         embeddings=task_embeddings,
         labels=task_labels,
     output:
-        scores="results/downstream/{model}/{task}/linear.json",
+        scores=report(
+            "results/downstream/{model}/{task}/linear.json",
+            category="Tasks",
+            subcategory="{task}",
+            labels={"model": "{model}", "probe": "linear"},
+            caption="../report/scores.rst",
+        ),
     log:
         "results/logs/downstream/{model}/{task}/linear_probe.log",
     benchmark:
@@ -58,7 +64,13 @@ rule knn_probe:
         embeddings=task_embeddings,
         labels=task_labels,
     output:
-        scores="results/downstream/{model}/{task}/knn.json",
+        scores=report(
+            "results/downstream/{model}/{task}/knn.json",
+            category="Tasks",
+            subcategory="{task}",
+            labels={"model": "{model}", "probe": "knn"},
+            caption="../report/scores.rst",
+        ),
     log:
         "results/logs/downstream/{model}/{task}/knn_probe.log",
     benchmark:

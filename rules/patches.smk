@@ -169,7 +169,12 @@ rule verify_store:
         store=store_metadata,
         objects=store_objects,
     output:
-        verification="results/datasets/{dataset}/verification.json",
+        verification=report(
+            "results/datasets/{dataset}/verification.json",
+            category="Datasets",
+            labels={"dataset": "{dataset}", "what": "verification"},
+            caption="../report/verification.rst",
+        ),
     log:
         "results/logs/{dataset}/verify_store.log",
     benchmark:

@@ -8,7 +8,7 @@ rule write_report:
     input:
         unpack(report_inputs),
     output:
-        report="results/report.html",
+        report=report("results/report.html", category="Report", caption="../report/report.rst"),
     log:
         "results/logs/write_report.log",
     benchmark:
@@ -21,6 +21,7 @@ rule write_report:
         datasets=DATASETS,
         models=MODELS,
         seed=SEED,
+        logs="results/logs",
         config_digest=digest(SETTINGS.document),
         code=code("workflow_scripts.write_report"),
     conda:

@@ -45,6 +45,7 @@ def written(tmp_path_factory):
         "models": {},
         "seed": 1,
         "config_digest": "abc",
+        "logs": str(folder / "logs"),
     }
     named = {f"datasets/made/{kind}": path for kind, path in files.items()}
     job = fabricate.job(inputs=named, outputs={"report": folder / "explore" / "report.html"}, params=params)

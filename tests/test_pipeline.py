@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -524,3 +525,12 @@ def test_full_disk_is_one_clear_message_and_loses_nothing(folder, tmp_path):
         xr.testing.assert_identical(expected, values(folder))
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_snakemakes_own_report_has_the_results_under_their_categories(folder):
+    run(folder, "dataset", "--report", "report.zip", config=SMALL)
+    with zipfile.ZipFile(folder / "report.zip") as archive:
+        names = archive.namelist()
+        page = archive.read(next(name for name in names if name.endswith("report.html"))).decode()
+    assert any(name.endswith("README.md") for name in names)
+    assert '"Datasets"' in page and "Card of dataset small" in page

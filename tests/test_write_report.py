@@ -12,6 +12,7 @@ from workflow_scripts.core import pictures
 from workflow_scripts.core.seasons import TRANSITIONS
 from workflow_scripts.core.tables import dataset_digest
 from workflow_scripts.report import (
+    cost,
     inputs,
     maps,
     phenology,
@@ -76,7 +77,13 @@ def write(folder, *, datasets, files, models=(), scores=()):
         path = folder / f"score-{i}.json"
         path.write_text(json.dumps(document))
         named[f"scores/{document['model']}/{document['task']}/{document['probe']}"] = str(path)
-    params = {"datasets": datasets, "models": models, "seed": 1, "config_digest": "abc"}
+    params = {
+        "datasets": datasets,
+        "models": models,
+        "seed": 1,
+        "config_digest": "abc",
+        "logs": str(folder / "logs"),
+    }
     job = fabricate.job(inputs=named, outputs={"report": folder / "report.html"}, params=params)
     write_report.main(job)
     return (folder / "report.html").read_text()
@@ -328,3 +335,21 @@ def test_metrics_with_a_torn_last_line_are_read(tmp_path):
 def test_a_reference_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"report\.reference"):
         inputs.read_reference(str(tmp_path / "no.csv"))
+
+
+def test_cost_adds_up_the_jobs_of_each_rule(tmp_path):
+    header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    for name, line in {
+        "read_tile.h18v04": "90\t0:01:30\t300\t0\t0\t0\t0\t0\t50\t60",
+        "read_tile.h19v09": "60\t0:01:00\t500\t0\t0\t0\t0\t0\t50\t90",
+        "sample_locations": "1\t0:00:01\t-\t-\t-\t-\t-\t-\t-\t-",
+    }.items():
+        path = tmp_path / "demo" / f"{name}.benchmark.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(header + line + "\n")
+    rows = re.findall(r"<tr>(.*?)</tr>", cost.cost_section(tmp_path))
+    cells = [re.findall(r">([^<]+)</t[hd]>", row) for row in rows]
+    assert cells[1] == ["read_tile", "2", "2.5 min", "2.5 min", "500"]
+    assert cells[2][:3] == ["sample_locations", "1", "1.0 s"]
+    assert cells[-1][:2] == ["all", "3"]
+    assert cost.cost_section(tmp_path / "nothing") == ""

@@ -9,12 +9,14 @@ Writes `results/report.html`.
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from workflow_scripts.core.provenance import git_commit
 from workflow_scripts.core.stage import atomic_path, read_json, run_stage
 from workflow_scripts.report import page
+from workflow_scripts.report.cost import cost_section
 from workflow_scripts.report.gallery import gallery_section
 from workflow_scripts.report.inputs import Dataset, Model, load_dataset, load_model
 from workflow_scripts.report.maps import locations_section
@@ -76,7 +78,12 @@ def dataset_chapters(datasets: list[Dataset]) -> list[page.Section]:
 
 
 def build_report(
-    datasets: list[Dataset], models: list[Model], *, scores: list[Mapping[str, Any]], facts: Mapping[str, str]
+    datasets: list[Dataset],
+    models: list[Model],
+    *,
+    scores: list[Mapping[str, Any]],
+    facts: Mapping[str, str],
+    logs: Path | None = None,
 ) -> str:
     """Compose the page.
 
@@ -85,6 +92,7 @@ def build_report(
     datasets, models : what was read
     scores : contents of the probes' files
     facts : for the provenance: commit, digest of the configuration, seed
+    logs : folder of what Snakemake measured of each job
 
     Returns
     -------
@@ -96,6 +104,7 @@ def build_report(
     tasks = list(dict.fromkeys(document["task"] for document in scores))
     sections = [
         *dataset_chapters(datasets),
+        page.Section("cost", "Cost", cost_section(logs) if logs else ""),
         page.Section("training", "Training", training_section(models)),
         page.Section("tasks", "Tasks", tasks_section(scores, models)),
         page.Section("provenance", "Provenance", provenance_section(datasets, models, facts=facts)),
@@ -126,7 +135,7 @@ def main(job: SimpleNamespace) -> None:
         "Configuration digest": job.params.config_digest,
         "Seed": str(job.params.seed),
     }
-    html = build_report(datasets, models, scores=scores, facts=facts)
+    html = build_report(datasets, models, scores=scores, facts=facts, logs=Path(job.params.logs))
     with atomic_path(job.output.report) as temporary:
         temporary.write_text(html, encoding="utf-8")
     LOG.info("%s: %.1f MB", job.output.report, len(html) / 1e6)
