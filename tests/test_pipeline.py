@@ -533,4 +533,4 @@ def test_snakemakes_own_report_has_the_results_under_their_categories(folder):
         names = archive.namelist()
         page = archive.read(next(name for name in names if name.endswith("report.html"))).decode()
     assert any(name.endswith("README.md") for name in names)
-    assert '"Datasets"' in page and "Card of dataset small" in page
+    assert "Datasets" in page and "Card of dataset small" in page
