@@ -215,8 +215,9 @@ class PatchReader:
                         if len(earlier):
                             output[i, k] = output[i, earlier[0]]
                         else:
-                            patch = self.arrays[name].read(int(locations[i]), int(season))
-                            np.take(patch, self.plan.positions[name], axis=0, out=output[i, k])
+                            self.arrays[name].read_into(
+                                int(locations[i]), int(season), self.plan.positions[name], output[i, k]
+                            )
             except (OSError, ValueError) as error:
                 return i, error
             return None

@@ -47,6 +47,10 @@ class PatchArray(Protocol):
         """Read one patch, (bands, y, x), of the stored type."""
         ...
 
+    def read_into(self, location: int, season: int, positions: np.ndarray, out: np.ndarray) -> None:
+        """Read the bands at some positions of one patch into `out`, (bands, y, x), contiguous."""
+        ...
+
 
 class ShardedPatchArray:
     """An array whose shards are read directly; safe to use from several threads."""
@@ -69,6 +73,7 @@ class ShardedPatchArray:
         self._n_chunks = math.prod(full // part for full, part in zip(shard, inner, strict=True))
         self._indexes: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
+        self._of_thread = threading.local()
 
     @staticmethod
     def can_read(metadata: dict[str, Any]) -> bool:
@@ -93,17 +98,39 @@ class ShardedPatchArray:
 
     def read(self, location: int, season: int) -> np.ndarray:
         """Read one patch, (bands, y, x)."""
+        patch = np.empty(self.patch_shape, self._dtype)
+        self._decode(location, season, patch)
+        return patch
+
+    def read_into(self, location: int, season: int, positions: np.ndarray, out: np.ndarray) -> None:
+        """Read some bands of one patch: all in order without a copy, others by way of memory used again."""
+        if np.array_equal(positions, np.arange(self.patch_shape[0])):
+            self._decode(location, season, out)
+            return
+        if not hasattr(self._of_thread, "patch"):
+            self._of_thread.patch = np.empty(self.patch_shape, self._dtype)
+        self._decode(location, season, self._of_thread.patch)
+        np.take(self._of_thread.patch, positions, axis=0, out=out, mode="clip")  # "raise" would copy
+
+    def _decode(self, location: int, season: int, out: np.ndarray) -> None:
+        """Read and decode one patch into `out`."""
         shard = (location // self._shard_shape[0], season // self._shard_shape[1])
         row, column = location % self._shard_shape[0], season % self._shard_shape[1]
         key = self._separator.join([f"{self._name}/c", str(shard[0]), str(shard[1]), "0", "0", "0"])
         try:
             offset, length = self._index(key)[row * self._shard_shape[1] + column]
             if offset == _ABSENT:
-                return np.full(self.patch_shape, self._fill, self._dtype)
+                out[...] = self._fill
+                return
             content = self._folder.read_range(key, int(offset), int(length))
-            for decode in self._decoders:
+            for decode in self._decoders[:-1]:
                 content = decode(content)
-            return np.frombuffer(content, self._dtype).reshape(self.patch_shape)
+            if self._decoders and self._decoders[-1] is numcodecs.blosc.decompress:
+                _decompress_blosc(content, out)
+                return
+            for decode in self._decoders[-1:]:
+                content = decode(content)
+            out[...] = np.frombuffer(content, self._dtype).reshape(self.patch_shape)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"shard object {self._folder.address}/{key} is missing (needed for location {location}, season "
@@ -132,6 +159,17 @@ class ShardedPatchArray:
         return index
 
 
+def _decompress_blosc(content: bytes | memoryview, out: np.ndarray) -> None:
+    """Decompress into memory that is there; a new buffer would cost as much again.
+
+    The header of a Blosc frame tells the decompressed bytes in its bytes 4 to 7.
+    """
+    n_bytes = int.from_bytes(content[4:8], "little")
+    if n_bytes != out.nbytes:
+        raise ValueError(f"a chunk of {n_bytes} bytes, expected {out.nbytes}")
+    numcodecs.blosc.decompress(content, out)
+
+
 class ZarrPatchArray:
     """An array read through zarr-python."""
 
@@ -141,6 +179,10 @@ class ZarrPatchArray:
         self.patch_shape = tuple(metadata["shape"][2:])
         self.n_locations = metadata["shape"][0]
         self._array = zarr.open_array(folder.zarr_store(), path=name, mode="r")
+
+    def read_into(self, location: int, season: int, positions: np.ndarray, out: np.ndarray) -> None:
+        """Read some bands of one patch."""
+        np.take(self.read(location, season), positions, axis=0, out=out)
 
     def read(self, location: int, season: int) -> np.ndarray:
         """Read one patch, (bands, y, x)."""

@@ -85,7 +85,12 @@ def test_both_readers_give_the_stored_pixels(world):
     for name in ("dn10", "dn20", "dn60"):
         stored = cube[name].values
         assert direct[name].bands == plain[name].bands == tuple(cube[f"band{name[2:]}"].values)
+        some = np.arange(len(direct[name].bands))[::-1][:2]
         for location, season in ((0, 0), (4, 3), (5, 1), (11, 2), (2, 3)):
+            for array in (direct[name], plain[name]):
+                out = np.full((2, *stored.shape[-2:]), 7, np.uint16)
+                array.read_into(location, season, some, out)
+                np.testing.assert_array_equal(out, stored[location, season][some])
             np.testing.assert_array_equal(direct[name].read(location, season), stored[location, season])
             np.testing.assert_array_equal(plain[name].read(location, season), stored[location, season])
 
