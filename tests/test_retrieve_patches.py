@@ -450,4 +450,4 @@ def test_scenes_of_other_locations_are_refused(make_world):
 def test_aligned_needs_one_zone_and_origin():
     epsg = np.array([[32632, 32632], [32632, 32633], [0, 32632], [0, 0], [32632, 32632]])
     x = np.array([[20.0, 20], [20, 20], [np.nan, 40], [np.nan, np.nan], [20, 40]])
-    assert list(retrieve_patches.aligned(epsg, x, x)) == [True, False, True, False, False]
+    assert list(store.aligned(epsg, x, x)) == [True, False, True, False, False]

@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """Raised by hand when the meaning of what is stored changes: every patch is then fetched again."""
 
-SECONDS_PER_DAY = 86_400
 THREADS_PER_CORE = 4
 """Readers wait for the network more than they compute."""
 
@@ -111,8 +110,8 @@ def fill_small_arrays(table: pd.DataFrame, slots: Sequence[Slot], arrays: Mappin
         arrays["dn_offset"][here], arrays["sun_zenith"][here] = row["dn_offset"], row["sun_zenith"]
         has_scl = not np.isnan(row["cloud_fraction"])
         arrays["scl_fraction"][here] = scl_fractions(arrays["scl"][here]) if has_scl else np.nan
-    arrays["span_days"][:] = span_days(arrays["datetime"])
-    arrays["aligned"][:] = aligned(arrays["epsg"], arrays["origin_x"], arrays["origin_y"])
+    arrays["span_days"][:] = store.span_days(arrays["datetime"])
+    arrays["aligned"][:] = store.aligned(arrays["epsg"], arrays["origin_x"], arrays["origin_y"])
     same = (np.array_equal(values, arrays[name], equal_nan=True) for name, values in before.items())
     return changed or not all(same)
 
@@ -120,32 +119,6 @@ def fill_small_arrays(table: pd.DataFrame, slots: Sequence[Slot], arrays: Mappin
 def scl_fractions(scl: np.ndarray) -> np.ndarray:
     """Give the share of a patch's pixels in each class of the scene classification."""
     return np.bincount(scl.ravel(), minlength=len(bands.SCL_CLASSES))[: len(bands.SCL_CLASSES)] / scl.size
-
-
-def span_days(datetime: np.ndarray) -> np.ndarray:
-    """Give the days from the first to the last scene of each location; NaN where there is none.
-
-    Parameters
-    ----------
-    datetime : (location, season), seconds; `store.MISSING_TIME` where there is no patch
-    """
-    there = datetime != store.MISSING_TIME
-    first = np.where(there, datetime, np.inf).min(axis=1, initial=np.inf)
-    last = np.where(there, datetime, -np.inf).max(axis=1, initial=-np.inf)
-    days = np.full(len(datetime), np.nan, np.float32)
-    days[there.any(axis=1)] = ((last - first) / SECONDS_PER_DAY)[there.any(axis=1)]
-    return days
-
-
-def aligned(epsg: np.ndarray, origin_x: np.ndarray, origin_y: np.ndarray) -> np.ndarray:
-    """Tell per location whether it has patches and all share one CRS and origin."""
-    there = epsg > 0
-    result = there.any(axis=1)
-    for values in (epsg, origin_x, origin_y):
-        lowest = np.where(there, values, np.inf).min(axis=1, initial=np.inf)
-        highest = np.where(there, values, -np.inf).max(axis=1, initial=-np.inf)
-        result &= lowest == highest
-    return result
 
 
 def check_catalogs(scenes: pd.DataFrame, catalogs: Collection[str], shard: int) -> None:

@@ -31,6 +31,8 @@ from workflow_scripts.core.objects import Folder, has_object, open_folder
 MISSING_TIME = -(2**63)
 """`datetime` of a missing patch; xarray decodes it to NaT."""
 
+SECONDS_PER_DAY = 86_400
+
 CODECS = MappingProxyType(
     {
         "blosc-lz4-bitshuffle": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"},
@@ -501,6 +503,32 @@ def _empty_shard_object(array: zarr.Array) -> bytes:
     n_chunks = math.prod(s // c for s, c in zip(array.shards, array.chunks, strict=True))
     index = np.full(2 * n_chunks, 2**64 - 1, "<u8").tobytes()
     return index + struct.pack("<I", google_crc32c.value(index))
+
+
+def span_days(datetime: np.ndarray) -> np.ndarray:
+    """Give the days from the first to the last scene of each location; NaN where there is none.
+
+    Parameters
+    ----------
+    datetime : (location, season), seconds; `MISSING_TIME` where there is no patch
+    """
+    there = datetime != MISSING_TIME
+    first = np.where(there, datetime, np.inf).min(axis=1, initial=np.inf)
+    last = np.where(there, datetime, -np.inf).max(axis=1, initial=-np.inf)
+    days = np.full(len(datetime), np.nan, np.float32)
+    days[there.any(axis=1)] = ((last - first) / SECONDS_PER_DAY)[there.any(axis=1)]
+    return days
+
+
+def aligned(epsg: np.ndarray, origin_x: np.ndarray, origin_y: np.ndarray) -> np.ndarray:
+    """Tell per location whether it has patches and all share one CRS and origin."""
+    there = epsg > 0
+    result = there.any(axis=1)
+    for values in (epsg, origin_x, origin_y):
+        lowest = np.where(there, values, np.inf).min(axis=1, initial=np.inf)
+        highest = np.where(there, values, -np.inf).max(axis=1, initial=-np.inf)
+        result &= lowest == highest
+    return result
 
 
 def patch_checksum(*pixels: np.ndarray) -> str:

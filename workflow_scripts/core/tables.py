@@ -80,6 +80,13 @@ COLUMNS = MappingProxyType(
             "geometry": _GEOMETRY,
         },
         "labels": {"location_id": _TEXT},
+        "samples": {
+            "location_id": _TEXT,
+            "location": _I4,
+            "season": _TEXT,
+            "path": _TEXT,
+            "datetime": _TIME,
+        },
         "greenness": {
             "location_id": _TEXT,
             "date": _TIME,
