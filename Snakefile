@@ -15,6 +15,7 @@ include: "rules/sources.smk"
 include: "rules/locations.smk"
 include: "rules/seasons.smk"
 include: "rules/patches.smk"
+include: "rules/imports.smk"
 include: "rules/dataset.smk"
 include: "rules/pretrain.smk"
 include: "rules/downstream.smk"
@@ -70,6 +71,7 @@ rule scenes:
 rule patches:
     input:
         per_dataset("patches.parquet", *STORE_OBJECTS, having=has_catalog),
+        per_import("patches.parquet"),
 
 
 rule dataset:
@@ -82,11 +84,13 @@ rule dataset:
             "README.md",
             having=has_catalog,
         ),
+        per_import("verification.json", "labels.parquet"),
 
 
 rule verify:
     input:
         per_dataset("verification.json", having=has_catalog),
+        per_import("verification.json"),
 
 
 rule publish:

@@ -24,6 +24,7 @@ SETTINGS = settings_of.load(config, ROOT / "schemas")
 SEED = SETTINGS.seed
 CATALOGS = SETTINGS.catalogs
 DATASETS = SETTINGS.datasets
+IMPORTS = SETTINGS.imports
 MODELS = SETTINGS.models
 TASKS = SETTINGS.tasks
 
@@ -65,11 +66,19 @@ def kept(files):
     return files if IN_BUCKET else update(files)
 
 
-SHARD_OBJECTS = [
-    f"{name}/c.{{shard}}{'.0' * (n - 1)}"
+OBJECTS = {
+    name: f"{name}/c.{{shard}}{'.0' * (n - 1)}"
     for name, n in constant("workflow_scripts/core/store.py", "OBJECT_DIMENSIONS").items()
-]
+}
+SHARD_OBJECTS = list(OBJECTS.values())
 """Objects that one job writes into patches.zarr, relative to it."""
+LAYOUTS = constant("workflow_scripts/importing/layouts.py", "LAYOUTS")
+
+
+def import_objects(form):
+    """Objects that one job writes into the store of an imported archive of a format."""
+    absent = {"dn10", "dn20", "dn60", "scl"} - set(LAYOUTS[form]["arrays"])
+    return [path for name, path in OBJECTS.items() if name not in absent]
 
 
 def option(section, key=None):
@@ -106,8 +115,12 @@ def path_option(section, key):
 
 def jobs(dataset):
     """What follows from the sampled locations: shards and tiles (checkpoint)."""
-    adopted = "from" in DATASETS[dataset]
-    provider = checkpoints.adopt_locations if adopted else checkpoints.sample_locations
+    if dataset in IMPORTS:
+        provider = checkpoints.import_archive
+    elif "from" in DATASETS[dataset]:
+        provider = checkpoints.adopt_locations
+    else:
+        provider = checkpoints.sample_locations
     file = provider.get(dataset=dataset).output.jobs
     if file.is_storage:
         return read_jobs_in_bucket(file.storage_object)
@@ -194,6 +207,19 @@ def store_metadata(wildcards):
 
 
 STORE_OBJECTS = [f"patches.zarr/{name}" for name in SHARD_OBJECTS]
+
+
+def object_files(dataset):
+    """Every object of a dataset's store."""
+    names = import_objects(IMPORTS[dataset]["format"]) if dataset in IMPORTS else SHARD_OBJECTS
+    return dataset_files(dataset, *(f"patches.zarr/{name}" for name in names))
+
+
+def per_import(*files):
+    """Input function: files of every imported archive, and the objects of its store."""
+    return lambda wildcards: [
+        f for name in IMPORTS for f in [*dataset_files(name, *files), *object_files(name)]
+    ]
 
 
 def check_targets():

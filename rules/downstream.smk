@@ -15,6 +15,8 @@ rule embed_patches:
         "results/logs/downstream/{model}/embed_patches.{dataset}.log",
     benchmark:
         "results/logs/downstream/{model}/embed_patches.{dataset}.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives([*DATASETS, *IMPORTS]),
     threads: 4
     resources:
         mem_mb=memory(8000),

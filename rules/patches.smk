@@ -148,14 +148,16 @@ rule index_patches:
         "results/logs/{dataset}/index_patches.log",
     benchmark:
         "results/logs/{dataset}/index_patches.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives([*DATASETS, *IMPORTS]),
     threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=30,
     params:
         code=code("workflow_scripts.index_patches"),
-        size_m=option("patches", "size_m"),
-        scenes=option("scenes"),
+        size_m=patch_size,
+        scenes=scene_options,
     conda:
         "../envs/geo.yaml"
     script:
@@ -179,6 +181,8 @@ rule verify_store:
         "results/logs/{dataset}/verify_store.log",
     benchmark:
         "results/logs/{dataset}/verify_store.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives([*DATASETS, *IMPORTS]),
     threads: 2
     resources:
         mem_mb=memory(4000),

@@ -159,13 +159,15 @@ def check_dataset(
     there = index[index["status"] == "ok"]
     views = there.drop_duplicates(["location_id", "item_id"])
     for row in views[views.duplicated("checksum")].itertuples():
-        yield "duplicates", f"{row.location_id}, {row.season} has the pixels of another patch"
+        kind = "same_pixels" if row.catalog == "import" else "duplicates"
+        yield kind, f"{row.location_id}, {row.season} has the pixels of another patch"
     for row in there[there.duplicated(["location_id", "item_id"])].itertuples():
         yield "same_scene", f"{row.location_id}: {row.item_id} serves two seasons"
 
 
-REMARKS = ("same_scene", "radiometry")
-"""Findings that are no fault of the store: overlapping windows may share a scene, a catalog may be wrong."""
+REMARKS = ("same_scene", "radiometry", "same_pixels")
+"""Findings that are no fault of the store: overlapping windows may share a scene, a catalog may be wrong,
+a published archive may hold an image twice."""
 
 
 def verify(

@@ -53,4 +53,18 @@ def files_of_shards(pattern):
 
 def store_objects(wildcards):
     """Input function: every object of the store, so that a lost one is noticed."""
-    return in_place(dataset_files(wildcards.dataset, *STORE_OBJECTS))
+    return in_place(object_files(wildcards.dataset))
+
+
+def patch_size(wildcards):
+    """Params function: side of a patch, meters."""
+    if wildcards.dataset in IMPORTS:
+        return LAYOUTS[IMPORTS[wildcards.dataset]["format"]]["size_m"]
+    return DATASETS[wildcards.dataset]["patches"]["size_m"]
+
+
+def scene_options(wildcards):
+    """Params function: section `scenes`, of an imported archive what takes its place in messages."""
+    if wildcards.dataset in IMPORTS:
+        return {"catalog": IMPORTS[wildcards.dataset]["path"], "years": [0, 0]}
+    return DATASETS[wildcards.dataset]["scenes"]

@@ -26,7 +26,9 @@ class Settings:
     seed: int
     catalogs: dict[str, dict[str, Any]]
     datasets: dict[str, dict[str, Any]]
-    """Options of each dataset: `defaults` overlaid with the entry."""
+    """Options of each dataset of our own: `defaults` overlaid with the entry."""
+    imports: dict[str, dict[str, Any]]
+    """Section `import` of each dataset that is a published archive."""
     models: dict[str, dict[str, Any]]
     """One entry per model and seed; `seed` is always there."""
     tasks: dict[str, dict[str, Any]]
@@ -83,7 +85,12 @@ def load(document: Mapping[str, Any], schema_folder: Path) -> Settings:
     return Settings(
         seed=document["seed"],
         catalogs=dict(document["catalogs"]),
-        datasets={name: _dataset(name, document) for name in document["datasets"]},
+        datasets={
+            name: _dataset(name, document)
+            for name, entry in document["datasets"].items()
+            if "import" not in entry
+        },
+        imports={name: entry["import"] for name, entry in document["datasets"].items() if "import" in entry},
         models=dict(_expand_seeds(document["models"], document["seed"])),
         tasks=dict(document["tasks"]),
         sources=dict(document.get("sources") or {}),
@@ -223,11 +230,16 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
             listed = ", ".join(known) or "none is configured"
             yield f"{where}: found {name!r}, expected the name of a {kind} ({listed})"
 
+    own = {name: entry for name, entry in datasets.items() if "import" not in entry}
     for name, entry in datasets.items():
+        if "import" in entry and len(entry) > 1:
+            extra = ", ".join(key for key in entry if key != "import")
+            yield f"datasets.{name}: an imported archive takes no other section; remove {extra}"
+    for name, entry in own.items():
         if "from" in entry:
             other, until = entry["from"]["dataset"], entry["from"]["until"]
             where = f"datasets.{name}"
-            yield from missing(f"{where}.from.dataset", other, datasets, "dataset")
+            yield from missing(f"{where}.from.dataset", other, own, "dataset of your own")
             if "from" in datasets.get(other, {}) or other == name:
                 yield f"{where}.from.dataset: {other!r} starts from another dataset itself; name that one"
             for section in ADOPTED[until]:
@@ -239,7 +251,7 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
             yield from missing(where, options[section].get("catalog"), catalogs, "catalog")
     for name, entry in document["models"].items():
         if "dataset" in entry:
-            yield from missing(f"models.{name}.dataset", entry["dataset"], datasets, "dataset")
+            yield from missing(f"models.{name}.dataset", entry["dataset"], own, "dataset of your own")
         if "knn" in entry:
             yield from missing(f"models.{name}.knn.task", entry["knn"]["task"], document["tasks"], "task")
     for name, entry in document["tasks"].items():
@@ -247,5 +259,5 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
         yield from missing(where, entry["dataset"], datasets, "dataset")
         labels = datasets.get(entry["dataset"], {}).get("labels") or {}
         wanted = [entry["target"]] if isinstance(entry["target"], str) else entry["target"]
-        for target in wanted if entry["dataset"] in datasets else ():
+        for target in wanted if entry["dataset"] in own else ():
             yield from missing(f"tasks.{name}.target", target, labels, "label of that dataset")
