@@ -48,7 +48,7 @@ rule sample:
 rule estimate:
     input:
         per_dataset("estimate.txt"),
-        expand(rules.estimate_training.output.text, model=families(filter(is_trained, MODELS))),
+        expand("results/models/{model}/estimate.txt", model=families(filter(is_trained, MODELS))),
     log:
         "results/logs/estimate.log",
     conda:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pretrain.data import BandPlan, Batch, PatchReader, to_images
 from pretrain.downstream.embed_patches import embed_chunks, locate_patches
 from pretrain.downstream.encoders import Embedder, fit_size
-from pretrain.downstream.knn_probe import predict_neighbors
+from pretrain.downstream.knn_probe import Search, fill, vote
 from pretrain.downstream.tasks import Task, encode_targets, with_classes
 from pretrain.encoders import Encoder
 from pretrain.recipes import Options
@@ -85,13 +86,12 @@ class NeighborWatch:
             encoder.train(is_training)
         values = np.concatenate(chunks)[self._locations]
         features = np.nanmean(values, axis=1)
-        predicted = predict_neighbors(
-            features,
-            self._targets,
-            divisions=[np.arange(len(features))],
-            k=min(self.task.n_neighbors, len(features) - 1),
-            temperature=self.task.temperature,
-        )[0]
+        places, k = torch.arange(len(features)), min(self.task.n_neighbors, len(features) - 1)
+        search = Search(places, barred=places.to(torch.int32), count=k)  # none is its own neighbor
+        fill([search], features, device="cpu")
+        targets = torch.as_tensor(self._targets, dtype=torch.float32)
+        ((_, voted),) = vote(search, targets, ks=[k], temperature=self.task.temperature)
+        predicted = voted.numpy()
         name = self.task.main_metric
         found = float(self.task.rules.scores(predicted, self._targets)[name])
         return {f"knn_{name}": found} if math.isfinite(found) else {}
