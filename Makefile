@@ -4,7 +4,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-slurm test-s3 test-browser web docs faults kills lint bench real lock clean
+.PHONY: install demo test test-slow test-slurm test-s3 test-browser web docs pictures faults kills lint bench real lock clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test-slow: install
 test-browser: install
 	npm ci --prefix web --no-audit --no-fund
 	$(BIN)/python -m pytest -m browser
+
+# The pictures of the README, from the demo's results.
+pictures: demo
+	$(BIN)/python docs/make_pictures.py
 
 # The documentation, as a site in docs/_build/html.
 docs: install
