@@ -1,6 +1,8 @@
 """A small land with four ecoregions, and the sampling stage run on it."""
 
 import json
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,21 +15,28 @@ from workflow_scripts.core.tables import read_table
 from workflow_scripts.sample_locations import main
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
-DEFAULTS = {
-    name: entry["default"]
-    for name, entry in yaml.safe_load((SCHEMAS / "locations.schema.yaml").read_text())["properties"].items()
-    if "default" in entry
-} | {"splits": {"validation_fraction": 0.3, "block_km": 100}}
+SCHEMA = yaml.safe_load((SCHEMAS / "locations.schema.yaml").read_text())
+VALIDATOR = Draft202012Validator(SCHEMA)
+DEFAULTS = {name: entry["default"] for name, entry in SCHEMA["properties"].items() if "default" in entry} | {
+    "splits": {"validation_fraction": 0.3, "block_km": 100}
+}
 FILES = ("land", "ecoregions", "mountains", "region", "path", "spread", "strata_path", "strata_areas")
 OUTPUTS = {"locations": "parquet", "jobs": "json", "sampling": "json"}
 
 
-def make_world(tmp_path):
+def make_world(folder):
     """Land of 6 by 4 degrees with four ecoregions of unequal size and a gap, mountains in the north."""
+    for name, content in world_files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@cache
+def world_files():
+    """Made once: GeoParquet is slow to write."""
     land = gpd.GeoDataFrame(geometry=[shapely.box(10, 44, 16, 48), shapely.box(20, 44, 20.3, 44.3)], crs=4326)
-    land.to_parquet(tmp_path / "land.parquet")
     boxes = [(10, 44, 11, 45), (11, 44, 16, 45), (10, 45.05, 16, 47), (10, 47, 16, 48)]
-    gpd.GeoDataFrame(
+    ecoregions = gpd.GeoDataFrame(
         {
             "ECO_ID": [3, 1, 2, 0],
             "ECO_NAME": ["three", "one", "two", "Rock and Ice"],
@@ -37,11 +46,13 @@ def make_world(tmp_path):
         },
         geometry=[shapely.box(*box) for box in boxes],
         crs=4326,
-    ).to_parquet(tmp_path / "eco.parquet")
-    gpd.GeoDataFrame(geometry=[shapely.box(9, 47, 17, 49)], crs=4326).to_parquet(
-        tmp_path / "mountains.parquet"
     )
-    return tmp_path
+    mountains = gpd.GeoDataFrame(geometry=[shapely.box(9, 47, 17, 49)], crs=4326)
+    files = {"land.parquet": land, "eco.parquet": ecoregions, "mountains.parquet": mountains}
+    for name, frame in files.items():
+        frame.to_parquet(buffer := BytesIO())
+        files[name] = buffer.getvalue()
+    return files
 
 
 def named_files(entries):
@@ -59,7 +70,7 @@ def make_job(folder, output="out", *, size_m=2560, seed=7, **options):
         "mountains": str(folder / "mountains.parquet"),
     }
     settings |= options
-    Draft202012Validator(yaml.safe_load((SCHEMAS / "locations.schema.yaml").read_text())).validate(settings)
+    VALIDATOR.validate(settings)
     files = {name: named_files([settings[name]]) for name in FILES}
     files["exclude"] = named_files(settings["exclude"])
     files["evaluation"] = settings["evaluation"]["points"] if settings["evaluation"] else []

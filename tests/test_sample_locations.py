@@ -20,7 +20,7 @@ def world(tmp_path):
 
 def test_grid_takes_every_cell_on_land(world):
     locations, jobs = run(world)
-    cells = grid.cells(20_000)
+    cells = grid.cells(20_000, bounds=(0, 30, 40, 60))
     land = gpd.read_parquet(world / "land.parquet").union_all()
     expected = cells.loc[shapely.intersects_xy(land, cells["lon"], cells["lat"]), "cell_id"]
     assert sorted(locations["location_id"]) == sorted(expected)

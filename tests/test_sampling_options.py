@@ -20,6 +20,8 @@ def world(tmp_path):
     return make_world(tmp_path)
 
 
+WINDOW = (9, 43, 21, 49)
+"""West, south, east and north of all land, with a margin."""
 STRATIFIED = {"design": "stratified", "n_locations": 40}
 
 
@@ -142,7 +144,7 @@ def test_strata_without_a_center_are_hit_inside_their_polygon(world, caplog):
 
 def test_a_random_offset_is_the_same_in_every_cell_and_follows_the_seed(world):
     locations, _ = run(world, place="random_offset")
-    cells = grid.cells(20_000).set_index("cell_id").loc[locations["location_id"]]
+    cells = grid.cells(20_000, bounds=WINDOW).set_index("cell_id").loc[locations["location_id"]]
     across = (locations["lon"].to_numpy() - cells["west"]) / cells["dlon"]
     assert 0 < across.iloc[0] < 1 and np.ptp(across) < 1e-9
     assert (grid.cell_at(locations["lon"], locations["lat"], 20_000) == locations["location_id"]).all()
@@ -223,7 +225,7 @@ def test_the_summary_counts_and_measures(world, caplog):
     with caplog.at_level(logging.INFO):
         locations, _ = run(world, **STRATIFIED)
     found = summary(world)
-    cells = grid.cells(20_000).set_index("cell_id")
+    cells = grid.cells(20_000, bounds=WINDOW).set_index("cell_id")
     assert found["spacing_m"] == 20_000 and found["n_locations"] == 40
     by_stratum = {entry["stratum"]: entry for entry in found["strata"]}
     assert {s: e["n_locations"] for s, e in by_stratum.items() if s != "unassigned"} == locations[

@@ -79,7 +79,7 @@ def sample(
         islands = slivers.island_places(
             cells, ground, spacing_m=spacing_m, size_m=size_m, land_fraction=settings["land_fraction"]
         )
-        cells = pd.concat([cells, islands], ignore_index=True)
+        cells = pd.concat([cells, islands], ignore_index=True) if len(islands) else cells
     if cells.empty:
         raise ValueError(
             f"no location at spacing_m = {spacing_m:g} lies on land within locations.region = "

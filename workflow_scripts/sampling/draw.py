@@ -115,14 +115,15 @@ def draw_order(lon: np.ndarray, lat: np.ndarray, rng: np.random.Generator) -> np
 def hierarchical_address(lon: np.ndarray, lat: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Give each point its place on a randomized quadrant-recursive line over the sphere (uint64).
 
-    Six faces of a randomly turned cube, in random order, each cut into quadrants `LEVELS` times
-    (equal angles, so that quadrants of a level differ little in area).
+    Six faces of a randomly turned cube, in random order, each cut into quadrants up to `LEVELS` times
+    (equal angles, so that quadrants of a level differ little in area). Addresses tell the order of these
+    points, and are not comparable with those of others.
     """
     xyz = grid.sphere_xyz(lon, lat) @ _random_rotation(rng).T
-    axis = np.abs(xyz).argmax(axis=1)
-    main = np.take_along_axis(xyz, axis[:, None], axis=1)[:, 0]
+    every, axis = np.arange(len(xyz)), np.abs(xyz).argmax(axis=1)
+    main = xyz[every, axis]
     others = np.array([[1, 2], [2, 0], [0, 1]])[axis]
-    position = np.take_along_axis(xyz, others, axis=1) / np.abs(main)[:, None]
+    position = xyz[every[:, None], others] / np.abs(main)[:, None]
     position = (np.arctan(position) * (4 / np.pi) + 1) / 2
     integer = np.clip((position * 2**LEVELS).astype(np.int64), 0, 2**LEVELS - 1).astype(np.uint64)
     face = (2 * axis + (main < 0)).astype(np.uint64)
@@ -133,10 +134,12 @@ def hierarchical_address(lon: np.ndarray, lat: np.ndarray, rng: np.random.Genera
         shift = np.uint64(level)
         bits = (integer >> shift) & np.uint64(1)
         quadrant = 2 * bits[:, 0] + bits[:, 1]
-        order = _ORDERS[_mix(node * np.uint64(32) + shift, key) % np.uint64(24)]
-        digit = np.take_along_axis(order, quadrant[:, None].astype(np.int64), axis=1)[:, 0]
-        address = address * np.uint64(4) + digit
+        order = _mix(node * np.uint64(32) + shift, key) % np.uint64(24)
+        address = address * np.uint64(4) + _ORDERS[order, quadrant]
         node = node * np.uint64(4) + quadrant
+        # once no two points share a quadrant, smaller ones do not change their order
+        if level % 4 == 0 and np.unique(address).size == address.size:
+            break
     return address
 
 
@@ -154,10 +157,9 @@ def _random_rotation(rng: np.random.Generator) -> np.ndarray:
 
 def _mix(values: np.ndarray, key: np.uint64) -> np.ndarray:
     """Hash integers with a key (the finalizer of SplitMix64, Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        values = (values + key) * np.uint64(0x9E3779B97F4A7C15)
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    values = (values + key) * np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
