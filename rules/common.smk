@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(ROOT))

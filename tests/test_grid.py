@@ -55,17 +55,22 @@ def test_every_point_lies_in_the_cell_it_is_given(lon, lat, spacing_m):
     assert grid.cell_at(center_lon, center_lat, spacing_m)[0] == cell
 
 
-def test_cells_in_a_box_are_those_of_the_whole_grid():
-    every = grid.cells(100_000)
-    for bounds in [(5, 44, 12, 48), (170, -20, -170, 5)]:
-        west, south, east, north = bounds
-        inside = every["lat"].between(south, north)
-        across = west > east
-        inside &= (
-            (every["lon"] >= west) | (every["lon"] <= east) if across else every["lon"].between(west, east)
-        )
-        part = grid.cells(100_000, bounds=bounds)
-        assert sorted(part["cell_id"]) == sorted(every["cell_id"][inside])
+@pytest.mark.parametrize("spacing_m", [100_000, 1_900_000])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (5, 44, 12, 48), (170, -20, -170, 5), (-180, 60, -150, 85), (-179.5, 60, -100, 85), (150, -85, 180, -60),
+        (-180, -90, 180, 90), (-0.5, -1, 0.5, 1), (7, 7, 7, 7), (-100, -80, 179, 80),
+    ],
+)  # fmt: skip
+def test_cells_in_a_box_are_those_of_the_whole_grid(bounds, spacing_m):
+    every = grid.cells(spacing_m)
+    west, south, east, north = bounds
+    inside = every["lat"].between(south, north)
+    across = west > east
+    inside &= (every["lon"] >= west) | (every["lon"] <= east) if across else every["lon"].between(west, east)
+    part = grid.cells(spacing_m, bounds=bounds)
+    assert part["cell_id"].tolist() == every["cell_id"][inside].tolist()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import shapely
 from tests.sampling_world import make_world, run
 from tests.test_sampling_options import write_raster
 from workflow_scripts.core import grid
+from workflow_scripts.core.polygons import areas_km2
 from workflow_scripts.report import representativeness
 from workflow_scripts.report.inputs import Dataset
 
@@ -45,7 +46,7 @@ def test_shares_add_up_and_follow_the_areas(world):
 
 def test_a_baseline_is_read_from_footprints_points_or_columns(world):
     folder = world[0]
-    eco = str(folder / "eco.parquet")
+    eco = gpd.read_parquet(folder / "eco.parquet")
     found = representativeness.read_baseline(write_baseline(folder), eco)
     assert found["biome_name"].tolist() == ["mixed", "N/A"]
     np.testing.assert_allclose(found[["lon", "lat"]], [[12.01, 46.01], [13.01, 47.51]])
@@ -63,12 +64,39 @@ def test_a_baseline_is_read_from_footprints_points_or_columns(world):
 
 
 def test_classes_of_a_raster_are_weighed_by_true_area(world):
-    folder, locations, _ = world
-    shares = representativeness.cover_shares(locations, str(folder / "land.parquet"), write_raster(folder))
+    """The raster's classes lie south of 47 degrees, west (1) and east (2) of 12 degrees."""
+    folder, locations, facts = world
+    compare = {"land_cover": write_raster(folder)}
+    dataset = Dataset("made", {}, land=str(folder / "land.parquet"), sampling=facts, compare=compare)
+    land, all_land = representativeness.measured_land(dataset, with_all=True)
+    exact = areas_km2(gpd.read_parquet(dataset.land)).sum()
+    assert all_land is None and land["area_km2"].sum() == pytest.approx(exact, rel=0.002)
+    shares = representativeness.cover_shares(locations, land, compare["land_cover"])
     west = (locations["lat"] < 47) & (locations["lon"] < 12)
     east = (locations["lat"] < 47) & locations["lon"].between(12, 16)
-    assert shares.loc[1, "area"] == pytest.approx(100 / 3, abs=1)
+    assert shares.loc[1, "area"] == pytest.approx(100 / 3, abs=0.2)
     assert shares.loc[1, "locations"] == pytest.approx(100 * west.sum() / (west | east).sum())
+
+
+def test_a_region_is_compared_with_itself_and_with_all_land(world):
+    folder, _, _ = world
+    lake = gpd.GeoDataFrame(geometry=[shapely.box(11, 45, 11.5, 46)], crs=4326)
+    lake.to_parquet(folder / "lake.parquet")
+    options = {"region": [11, 45.05, 14, 48], "exclude": [str(folder / "lake.parquet")]}
+    locations, _ = run(folder, "part", **options)
+    facts = json.loads((folder / "part" / "sampling.json").read_text())
+    files = {"land_cover": write_raster(folder), "ecoregions": str(folder / "eco.parquet")}
+    dataset = Dataset(
+        "made", {"locations": options}, locations=locations, land=str(folder / "land.parquet"), sampling=facts,
+        compare=files, areas={"exclude": options["exclude"]},
+    )  # fmt: skip
+    land, all_land = representativeness.measured_land(dataset, with_all=True)
+    shares = representativeness.cover_shares(locations, land, files["land_cover"], all_land=all_land)
+    # below 47 degrees a third of the region is west of 12, less the lake: 1 × 1.95 - 0.5 × 0.95 of 5.85 - 0.475
+    assert shares.loc[1, "area"] == pytest.approx(100 * 1.475 / 5.375, abs=0.5)
+    assert shares.loc[1, "all_land"] == pytest.approx(100 / 3, abs=0.2)
+    html = representativeness.representativeness_section(dataset)
+    assert html.count("All land %") == 2 and "region asked for" in html and "moist" not in html
 
 
 def test_distances_to_the_nearest_neighbor_are_great_circles(world):

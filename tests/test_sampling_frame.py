@@ -7,8 +7,8 @@ import pytest
 import shapely
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.land import Ground, box_polygon, land_cells
 from workflow_scripts.sampling.frame import UNASSIGNED, Strata, add_ecoregions, spacing_for, stratum_label
-from workflow_scripts.sampling.land import Ground, box_polygon, land_cells
 
 
 def polygons(geometries, crs=4326, **columns):

@@ -6,8 +6,8 @@ import pytest
 import shapely
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.land import Ground, box_polygon, land_cells
 from workflow_scripts.sampling.frame import Strata, add_ecoregions
-from workflow_scripts.sampling.land import Ground, box_polygon, land_cells
 from workflow_scripts.sampling.slivers import island_places, missed_strata, stratum_places
 
 SPACING_M = 50_000

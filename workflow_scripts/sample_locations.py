@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.land import read_ground
 from workflow_scripts.core.polygons import locate, read_polygons
 from workflow_scripts.core.stage import run_stage, write_json
 from workflow_scripts.core.tables import COLUMNS, write_table
@@ -117,7 +118,7 @@ def main(job: Any) -> None:
     ecoregions = inputs.read_ecoregions(path["ecoregions"], column if path["strata_path"] is None else "")
     sampled = sample(
         settings,
-        ground=inputs.read_ground(path["land"], path["region"], job.input.exclude, settings=settings),
+        ground=read_ground(path["land"], path["region"], job.input.exclude, settings=settings),
         ecoregions=ecoregions,
         strata=inputs.read_strata(path["strata_path"], column, ecoregions),
         user_points=read_points(path["path"], key="locations.path") if path["path"] else None,

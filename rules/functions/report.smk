@@ -49,7 +49,10 @@ def named_sources(dataset):
     }
     paths |= {kind: options["locations"][kind] for kind in ("land", "ecoregions")}
     paths |= options["report"]["compare"]
-    return {kind: path for kind, path in paths.items() if isinstance(path, str)}
+    paths = {kind: path for kind, path in paths.items() if isinstance(path, str)}
+    wildcards = SimpleNamespace(dataset=dataset)
+    areas = {key: path_option("locations", key)(wildcards) for key in ("region", "exclude")}
+    return paths | {key: files for key, files in areas.items() if files}
 
 
 def report_inputs(wildcards):

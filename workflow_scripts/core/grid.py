@@ -108,11 +108,18 @@ def cells(spacing_m: float, *, bounds: tuple[float, float, float, float] | None 
         centers = (rows + 0.5) * dlat
         rows = rows[(centers >= bounds[1]) & (centers <= bounds[3])]
     counts = n_columns(rows, spacing_m)
-    row = np.repeat(rows, counts)
-    first_of_row = np.repeat(np.cumsum(counts) - counts, counts)
-    count = np.repeat(counts, counts)
-    column = np.arange(row.size) - first_of_row + first_column(count)
-    dlon = 360 / count
+    begin = first_column(counts)
+    stop = begin + counts
+    if bounds is not None and bounds[0] <= bounds[2]:
+        # only columns near the box, where it is far from those that lie across the antimeridian
+        is_far = bounds[0] > -180 + 360 / counts
+        near = np.floor(np.outer([bounds[0], bounds[2]], counts / 360)).astype(np.int64)
+        begin = np.where(is_far, np.maximum(begin, near[0] - 1), begin)
+        stop = np.maximum(np.where(is_far, np.minimum(stop, near[1] + 2), stop), begin)
+    n = stop - begin
+    row = np.repeat(rows, n)
+    column = np.arange(row.size) - np.repeat(np.cumsum(n) - n - begin, n)
+    dlon = 360 / np.repeat(counts, n)
     west = column * dlon
     lon = west + dlon / 2
     lon = np.where(lon >= 180, lon - 360, lon)

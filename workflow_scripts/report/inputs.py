@@ -3,7 +3,7 @@
 import json
 import logging
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ class Dataset:
     """Path of the land polygons."""
     sampling: Mapping[str, Any] | None = None
     """What the locations were chosen from."""
+    areas: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Files that the options `locations.region` and `exclude` name."""
     compare: Mapping[str, str] = field(default_factory=dict)
     """Paths of what the locations are compared with: ecoregions, baseline, land_cover."""
 
@@ -143,6 +145,7 @@ def load_dataset(name: str, settings: Mapping[str, Any], files: Mapping[str, Any
         reference_ndvi=read_reference(files.get("reference_ndvi")),
         land=files.get("land"),
         sampling=content("sampling"),
+        areas={kind: files[kind] for kind in ("region", "exclude") if kind in files},
         compare={kind: files[kind] for kind in ("ecoregions", "baseline", "land_cover") if kind in files},
     )
 

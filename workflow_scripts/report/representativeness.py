@@ -11,7 +11,8 @@ import shapely
 from scipy.spatial import cKDTree
 
 from workflow_scripts.core import grid
-from workflow_scripts.core.polygons import locate, read_polygons, read_vector
+from workflow_scripts.core.land import Ground, land_cells, read_ground
+from workflow_scripts.core.polygons import areas_km2, locate, read_polygons, read_vector
 from workflow_scripts.core.rasters import raster_values
 from workflow_scripts.report import page
 from workflow_scripts.report.drawing import GRAY, OKABE_ITO, legend_below, picture
@@ -19,35 +20,90 @@ from workflow_scripts.report.inputs import Dataset
 
 MAX_ROWS = 15
 """Groups that pictures and tables show; the smallest are summed up."""
-COVER_SPACING_M = 20_000
-"""Grid on which the land's area per class of a raster is measured."""
+N_MEASURED = 50_000
+"""Cells on which shares of an area are measured."""
+ALL_LAND = (
+    "Land area is that of the region asked for, without what is excluded; all land is everything in the "
+    "land file."
+)
 ID_COLUMNS = ("location_id", "sample_id")
 """Columns that tell places with several images apart."""
 
 
 def representativeness_section(dataset: Dataset) -> str:
-    """Compare the locations with the land they were drawn from."""
+    """Compare the locations with the land they were drawn from, and that with all land."""
     facts = dataset.sampling
     if facts is None or facts["n_places"] is None:
         return ""
-    ecoregions = pd.DataFrame(facts["ecoregions"])
+    groups = pd.DataFrame(facts["ecoregions"])
     parts = [f"<p>{page.text(_summary(facts))}</p>"]
     compared = dataset.compare
-    baseline = read_baseline(compared.get("baseline"), compared.get("ecoregions"))
-    if ecoregions["biome_name"].ne("").any():
+    land, all_land = measured_land(dataset, with_all=bool(compared.get("ecoregions")))
+    ecoregions = None
+    if compared.get("ecoregions") and (compared.get("baseline") or all_land is not None):
+        columns = ["ECO_NAME", "BIOME_NAME"]
+        ecoregions = read_polygons(compared["ecoregions"], columns, key="locations.ecoregions")
+    baseline = read_baseline(compared.get("baseline"), ecoregions)
+    if groups["biome_name"].ne("").any():
         biomes = share_table(
-            ecoregions, "biome_name", baseline=None if baseline is None else baseline["biome_name"]
+            groups, "biome_name", baseline=None if baseline is None else baseline["biome_name"]
         )
+        if all_land is not None:
+            biomes = biomes.join(shares_by(all_land, ecoregion_names(all_land, ecoregions)["biome_name"]))
         parts.append(page.grid([_shares_picture(biomes, has_baseline=baseline is not None)], kind="solo"))
         parts.append(_table(biomes, "Share of locations and of land area by biome", first="Biome"))
-        parts.append(_ecoregion_table(ecoregions, baseline=baseline))
-    if compared.get("land_cover") and dataset.land:
-        classes = cover_shares(dataset.locations, dataset.land, compared["land_cover"])
-        caption = "Share of locations and of the Earth's land area by class of the land-cover raster"
+        parts.append(_ecoregion_table(groups, baseline=baseline))
+    if land is not None:
+        classes = cover_shares(dataset.locations, land, compared["land_cover"], all_land=all_land)
+        caption = "Share of locations and of land area by class of the land-cover raster"
         parts.append(_table(classes, caption, first="Class"))
+    if all_land is not None:
+        parts.append(f"<p>{page.text(ALL_LAND)}</p>")
     parts.append(page.grid([_distance_picture(dataset.locations, baseline)], kind="solo"))
     parts.append(_missed_table(facts["without_location"]))
     return "".join(parts)
+
+
+def measured_land(dataset: Dataset, *, with_all: bool) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Give cells of grids on land, on which shares of area are measured.
+
+    Parameters
+    ----------
+    dataset : with the files of land, region and what is excluded
+    with_all : whether all land is of use without a raster of classes
+
+    Returns
+    -------
+    land : cells where locations may lie: `lon`, `lat`, `area_km2`; None without a raster of classes
+    all_land : those of the whole land file; None if they are the same or of no use
+    """
+    options, has_cover = dataset.settings.get("locations", {}), bool(dataset.compare.get("land_cover"))
+    is_part = options.get("region") is not None or bool(options.get("exclude"))
+    if not dataset.land or not (has_cover or (is_part and with_all)):
+        return None, None
+    region = next(iter(dataset.areas.get("region", [])), None)
+    ground = read_ground(
+        dataset.land,
+        region,
+        dataset.areas.get("exclude", []),
+        settings={"region": None, "exclude": []} | options,
+    )
+    whole = Ground(ground.land)
+
+    def cells(ground: Ground, area_km2: float) -> pd.DataFrame:
+        found = land_cells(float(np.clip(1000 * np.sqrt(area_km2 / N_MEASURED), 10, 100_000)), ground=ground)
+        return found[["lon", "lat"]].assign(area_km2=grid.cell_area_km2(found))
+
+    return (
+        cells(ground, dataset.sampling["land_area_km2"]) if has_cover else None,
+        cells(whole, areas_km2(whole.land).sum()) if is_part else None,
+    )
+
+
+def shares_by(land: pd.DataFrame, group: pd.Series) -> pd.Series:
+    """Give the share (%) of each group in the area of `land`, named `all_land`; "" and NA are left out."""
+    area = land["area_km2"].groupby(group.mask(group == "")).sum()
+    return (100 * area / area.sum()).rename("all_land")
 
 
 def share_table(groups: pd.DataFrame, by: str, *, baseline: pd.Series | None = None) -> pd.DataFrame:
@@ -71,14 +127,14 @@ def share_table(groups: pd.DataFrame, by: str, *, baseline: pd.Series | None = N
     return (100 * table / table.sum()).sort_values("area", ascending=False)
 
 
-def read_baseline(path: str | None, ecoregions: str | None) -> pd.DataFrame | None:
+def read_baseline(path: str | None, ecoregions: gpd.GeoDataFrame | None) -> pd.DataFrame | None:
     """Read the places of another dataset, one row per place, with ecoregion and biome.
 
     Parameters
     ----------
     path : CSV, Parquet or vector file with `lon` and `lat`, or with geometries (WKB in degrees where the
         file names no CRS), of which the middle counts; None for no baseline
-    ecoregions : polygons that name the ecoregion, "" where there is none
+    ecoregions : polygons with `ECO_NAME` and `BIOME_NAME`; without them all names are ""
 
     Returns
     -------
@@ -101,37 +157,46 @@ def read_baseline(path: str | None, ecoregions: str | None) -> pd.DataFrame | No
         middles = shapely.centroid(shapely.from_wkb(shapes) if is_plain else shapes)
         frame = frame.assign(lon=shapely.get_x(middles), lat=shapely.get_y(middles))
     grid.check_coordinates(frame["lon"], frame["lat"])
-    places = pd.DataFrame(frame[["lon", "lat"]]).reset_index(drop=True).assign(eco_name="", biome_name="")
-    if ecoregions:
-        polygons = read_polygons(ecoregions, ["ECO_NAME", "BIOME_NAME"], key="locations.ecoregions")
-        row = locate(places["lon"], places["lat"], polygons)
-        for column in ("eco_name", "biome_name"):
-            names = polygons[column.upper()].fillna("").astype(str).to_numpy(object)
-            places[column] = np.where(row >= 0, names[np.maximum(row, 0)], "")
-    return places
+    places = pd.DataFrame(frame[["lon", "lat"]]).reset_index(drop=True)
+    return places.join(ecoregion_names(places, ecoregions))
 
 
-def cover_shares(locations: pd.DataFrame, land: str, raster: str) -> pd.DataFrame:
-    """Give the share (%) of the Earth's land and of the locations in each class of a raster.
+def ecoregion_names(places: pd.DataFrame, ecoregions: gpd.GeoDataFrame | None) -> pd.DataFrame:
+    """Name ecoregion (`eco_name`) and biome (`biome_name`) of places, "" outside all."""
+    if ecoregions is None:
+        return pd.DataFrame({"eco_name": "", "biome_name": ""}, index=places.index)
+    row = locate(places["lon"], places["lat"], ecoregions)
+    names = ecoregions[["ECO_NAME", "BIOME_NAME"]].fillna("").astype(str).rename(columns=str.lower)
+    return names.reindex(row, fill_value="").set_axis(places.index)
+
+
+def cover_shares(
+    locations: pd.DataFrame, land: pd.DataFrame, raster: str, *, all_land: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Give the share (%) of the land and of the locations in each class of a raster.
 
     Parameters
     ----------
     locations : `lon`, `lat`
-    land : polygon file
+    land : as from `measured_land`: where locations may lie
     raster : its first band holds the classes; pixels without data are left out
+    all_land : all land of the land file, where locations may not lie on all of it
 
     Returns
     -------
-    DataFrame, index class: `area`, `locations`
+    DataFrame, index class: `area`, `locations` and, with it, `all_land`; each adds up to 100
     """
-    polygons: gpd.GeoDataFrame = read_polygons(land, key="locations.land")
-    cells = grid.cells(COVER_SPACING_M)
-    cells = cells[locate(cells["lon"], cells["lat"], polygons) >= 0].reset_index(drop=True)
-    area = pd.Series(grid.cell_area_km2(cells)).groupby(raster_values(cells, raster)).sum()
     places = locations[["lon", "lat"]].reset_index(drop=True)
-    counts = raster_values(places, raster).value_counts()
-    table = pd.DataFrame({"area": area, "locations": counts}, dtype=float).fillna(0)
-    return (100 * table / table.sum()).sort_values("area", ascending=False)
+    table = pd.DataFrame(
+        {
+            "area": shares_by(land, raster_values(land, raster)),
+            "locations": raster_values(places, raster).value_counts(normalize=True) * 100,
+        },
+        dtype=float,
+    )
+    if all_land is not None:
+        table = table.join(shares_by(all_land, raster_values(all_land, raster)), how="outer")
+    return table.fillna(0).sort_values("area", ascending=False)
 
 
 def nearest_neighbor_km(locations: pd.DataFrame) -> np.ndarray:
@@ -157,8 +222,12 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 
 def _table(shares: pd.DataFrame, caption: str, *, first: str) -> str:
-    header = [first, "Land area %", "Locations %", "Difference"]
-    header += ["Baseline %"] if "baseline" in shares else []
+    further = {
+        name: title
+        for name, title in (("all_land", "All land %"), ("baseline", "Baseline %"))
+        if name in shares
+    }
+    header = [first, "Land area %", "Locations %", "Difference", *further.values()]
     rows = []
     shown = shares.head(MAX_ROWS)
     rest = shares.iloc[MAX_ROWS:].sum()
@@ -167,7 +236,7 @@ def _table(shares: pd.DataFrame, caption: str, *, first: str) -> str:
     for name, row in shown.iterrows():
         cells = [str(name), page.number(row["area"]), page.number(row["locations"])]
         cells.append(f"{row['locations'] - row['area']:+.2f}")
-        rows.append(cells + ([page.number(row["baseline"])] if "baseline" in shares else []))
+        rows.append(cells + [page.number(row[column]) for column in further])
     return page.table(header, rows, caption=caption)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.land import Ground, land_cells
 from workflow_scripts.core.polygons import locate
 from workflow_scripts.sampling import draw, frame, points, slivers
 from workflow_scripts.sampling.frame import Strata
-from workflow_scripts.sampling.land import Ground, land_cells
 
 logger = logging.getLogger(__name__)
 

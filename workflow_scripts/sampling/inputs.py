@@ -1,8 +1,7 @@
 """The files that the options of `locations` name, read and checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 
 from workflow_scripts.core.polygons import read_polygons
 from workflow_scripts.sampling.frame import ECOREGION_COLUMNS, Strata, stratum_column
-from workflow_scripts.sampling.land import Ground, box_polygon
 from workflow_scripts.sampling.points import read_points
 
 RASTERS = (".tif", ".tiff", ".vrt", ".nc")
@@ -20,73 +18,6 @@ RASTERS = (".tif", ".tiff", ".vrt", ".nc")
 def one(files: str | Sequence[str]) -> str | None:
     """Give the one file of an input that may be empty."""
     return files if isinstance(files, str) else next(iter(files), None)
-
-
-def read_ground(
-    land: str | None, region: str | None, exclude: Sequence[str], *, settings: Mapping[str, Any]
-) -> Ground | None:
-    """Read where locations may lie.
-
-    Parameters
-    ----------
-    land, region : files, None where not configured
-    exclude : the files among the entries of `locations.exclude`, in their order
-    settings : section `locations`: boxes and filters of `region` and `exclude`
-
-    Returns
-    -------
-    Ground; None without land
-    """
-    if land is None:
-        return None
-    files = iter(exclude)
-    areas = [
-        read_area(None if _is_box(entry) else next(files), entry, key=f"locations.exclude[{i}]")
-        for i, entry in enumerate(settings["exclude"])
-    ]
-    return Ground(
-        land=read_polygons(land, key="locations.land"),
-        region=None
-        if settings["region"] is None
-        else read_area(region, settings["region"], key="locations.region"),
-        exclude=tuple(areas),
-    )
-
-
-def _is_box(entry: object) -> bool:
-    return isinstance(entry, list | tuple)
-
-
-def read_area(path: str | None, entry: Any, *, key: str) -> gpd.GeoDataFrame:
-    """Read an area given as a box, a polygon file, or the features of one with given attributes.
-
-    Parameters
-    ----------
-    path : the file; None for a box
-    entry : [west, south, east, north], a path, or {path, where: {column: value or values}}
-    key : config key, for messages
-
-    Raises
-    ------
-    ValueError
-        If no feature has the attributes; the values there are named.
-    """
-    if _is_box(entry):
-        return box_polygon(entry, key=key)
-    where = entry.get("where") or {} if isinstance(entry, Mapping) else {}
-    polygons = read_polygons(path, list(where), key=key)
-    for column, wanted in where.items():
-        wanted = wanted if isinstance(wanted, list) else [wanted]
-        present = polygons[column]
-        chosen = present.isin(wanted) | present.astype(str).isin([str(value) for value in wanted])
-        if not chosen.any():
-            examples = sorted(present.dropna().astype(str).unique())
-            listed = ", ".join(map(repr, examples[:12])) + (", …" if len(examples) > 12 else "")
-            raise ValueError(
-                f"{key}.where: no feature of {str(path)!r} has {column} = {wanted!r}. It holds: {listed}"
-            )
-        polygons = polygons[chosen].reset_index(drop=True)
-    return polygons
 
 
 def read_ecoregions(path: str | None, strata: str) -> gpd.GeoDataFrame | None:

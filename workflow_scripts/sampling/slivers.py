@@ -13,9 +13,9 @@ import pyproj
 import shapely
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.land import Coasts, Ground
 from workflow_scripts.core.polygons import areas_km2, locate
 from workflow_scripts.sampling.frame import Strata
-from workflow_scripts.sampling.land import Coasts, Ground
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import pytest
 import shapely
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.land import LATTICE, Coasts, Ground, box_polygon, land_cells
 from workflow_scripts.core.polygons import areas_km2
-from workflow_scripts.sampling.land import LATTICE, Coasts, Ground, box_polygon, land_cells
 
 
 def polygons(*geometries, crs=4326):

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from workflow_scripts.core import grid
-from workflow_scripts.core.polygons import KM_PER_DEGREE, boundary_segments, boxes, locate
+from workflow_scripts.core.polygons import KM_PER_DEGREE, boundary_segments, boxes, locate, read_polygons
 
 BAND_CELLS = 300_000
 """Cells are made and tested in bands of about this many, which bounds the memory."""
@@ -47,6 +48,73 @@ class Ground:
     def in_region(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
         """Tell which points lie in the region."""
         return np.ones(lon.shape, bool) if self.region is None else locate(lon, lat, self.region) >= 0
+
+
+def read_ground(
+    land: str | None, region: str | None, exclude: Sequence[str], *, settings: Mapping[str, Any]
+) -> Ground | None:
+    """Read where locations may lie.
+
+    Parameters
+    ----------
+    land, region : files, None where not configured
+    exclude : the files among the entries of `locations.exclude`, in their order
+    settings : section `locations`: boxes and filters of `region` and `exclude`
+
+    Returns
+    -------
+    Ground; None without land
+    """
+    if land is None:
+        return None
+    files = iter(exclude)
+    areas = [
+        read_area(None if _is_box(entry) else next(files), entry, key=f"locations.exclude[{i}]")
+        for i, entry in enumerate(settings["exclude"])
+    ]
+    return Ground(
+        land=read_polygons(land, key="locations.land"),
+        region=None
+        if settings["region"] is None
+        else read_area(region, settings["region"], key="locations.region"),
+        exclude=tuple(areas),
+    )
+
+
+def _is_box(entry: object) -> bool:
+    return isinstance(entry, list | tuple)
+
+
+def read_area(path: str | None, entry: Any, *, key: str) -> gpd.GeoDataFrame:
+    """Read an area given as a box, a polygon file, or the features of one with given attributes.
+
+    Parameters
+    ----------
+    path : the file; None for a box
+    entry : [west, south, east, north], a path, or {path, where: {column: value or values}}
+    key : config key, for messages
+
+    Raises
+    ------
+    ValueError
+        If no feature has the attributes; the values there are named.
+    """
+    if _is_box(entry):
+        return box_polygon(entry, key=key)
+    where = entry.get("where") or {} if isinstance(entry, Mapping) else {}
+    polygons = read_polygons(path, list(where), key=key)
+    for column, wanted in where.items():
+        wanted = wanted if isinstance(wanted, list) else [wanted]
+        present = polygons[column]
+        chosen = present.isin(wanted) | present.astype(str).isin([str(value) for value in wanted])
+        if not chosen.any():
+            examples = sorted(present.dropna().astype(str).unique())
+            listed = ", ".join(map(repr, examples[:12])) + (", …" if len(examples) > 12 else "")
+            raise ValueError(
+                f"{key}.where: no feature of {str(path)!r} has {column} = {wanted!r}. It holds: {listed}"
+            )
+        polygons = polygons[chosen].reset_index(drop=True)
+    return polygons
 
 
 def box_polygon(box: Sequence[float], *, key: str) -> gpd.GeoDataFrame:
