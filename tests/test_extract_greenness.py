@@ -300,8 +300,10 @@ def test_main_merges_tiles(tmp_path, locations, monkeypatch):
         "read_table",
         lambda path, name, *_: locations if name == "locations" else tables.read_table(path, name),
     )
-    run.params.settings["source"] = "modis"
+    run.params.settings |= {"source": "modis", "years": [2020, 2021], "platforms": ["terra"]}
     run.input.tiles = [tmp_path / "h18v05.parquet", tmp_path / "h18v04.parquet"]
     extract_greenness.main(run)
     with xr.open_zarr(tmp_path / "g.zarr", chunks=None) as store:
         assert store["index"].values.ravel() == pytest.approx([0.25] * 3)
+        assert store.attrs["n_composites"] == 2 * 2 * 23
+        assert store.attrs["n_composites_missing"] == 2 * 2 * 23 - 2

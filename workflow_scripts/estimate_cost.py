@@ -89,7 +89,9 @@ def count(
     n_composites = 0
     if greenness is not None:
         years = greenness["years"][1] - greenness["years"][0] + 1
-        n_composites = len(jobs["modis_tiles"]) * years * COMPOSITES_PER_YEAR * len(greenness["platforms"])
+        n_composites = (
+            len(jobs["modis_tiles"]) * years * grid.MODIS_COMPOSITES_PER_YEAR * len(greenness["platforms"])
+        )
     return {
         "n_locations": jobs["n_locations"],
         "n_patches": n_patches,

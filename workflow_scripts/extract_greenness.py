@@ -18,7 +18,7 @@ The store is made beside its place and moved there whole: a killed job leaves no
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ import pandas as pd
 import zarr
 from zarr.codecs import BloscCodec
 
+from workflow_scripts.core import grid
 from workflow_scripts.core.objects import new_group, parent
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import read_table
@@ -139,7 +140,13 @@ def merge_series(parts: Iterable[Series], n_locations: int) -> Series:
 
 
 def write_store(
-    path: str | os.PathLike, locations: pd.DataFrame, series: Series, *, index: str, source: str
+    path: str | os.PathLike,
+    locations: pd.DataFrame,
+    series: Series,
+    *,
+    index: str,
+    source: str,
+    counts: Mapping[str, int] | None = None,
 ) -> None:
     """Write greenness.zarr: beside its place first, then moved there whole.
 
@@ -150,6 +157,7 @@ def write_store(
     series : one row per location
     index : name of the vegetation index
     source : where the series came from, for the attributes
+    counts : further attributes of the store
     """
     known = series.date[series.date != MISSING_DATE]
     span = np.array([known.min(), known.max()]).astype("datetime64[D]").astype("datetime64[Y]")
@@ -197,6 +205,7 @@ def write_store(
                 "source": source,
                 "years": [int(year.astype(int)) + 1970 for year in span],
                 "n_locations_without_series": int((usable == 0).sum()),
+                **(counts or {}),
             }
         )
 
@@ -218,6 +227,20 @@ def _write_array(
     array[:] = values
 
 
+def count_composites(n_found: Sequence[int], settings: Mapping[str, Any]) -> dict[str, int]:
+    """Count the composites that the years asked for have on all tiles, and those the catalog lacked.
+
+    Parameters
+    ----------
+    n_found : composites of each tile (Terra's and Aqua's begin on different days)
+    settings : section `greenness`: `years`, `platforms`
+    """
+    years, platforms = settings["years"], settings.get("platforms", ["terra"])
+    per_tile = grid.MODIS_COMPOSITES_PER_YEAR * len(platforms) * (years[-1] - years[0] + 1)
+    n_composites = per_tile * len(n_found)
+    return {"n_composites": n_composites, "n_composites_missing": n_composites - sum(n_found)}
+
+
 def main(job: Any) -> None:
     """Merge the series of one dataset."""
     settings = job.params.settings
@@ -226,11 +249,16 @@ def main(job: Any) -> None:
     if settings["source"] == "file":
         path = str(job.input.series)
         parts = [pad_series(table, ids, path) for table in series_blocks(path, settings["index"])]
-        source = f"file {path}"
+        source, composites = f"file {path}", {}
     else:
-        tiles = sorted(map(str, job.input.tiles))
-        # a year's last composite reaches into the next year's first: the same day twice is normal
-        parts = [pad_series(read_table(path, "greenness"), ids, path, repeats=logging.INFO) for path in tiles]
+        parts, n_found = [], []
+        for path in sorted(map(str, job.input.tiles)):
+            table = read_table(path, "greenness")
+            # a year's last composite reaches into the next year's first: the same day twice is normal
+            parts.append(pad_series(table, ids, path, repeats=logging.INFO))
+            n_found.append(table["composite"].nunique())
+        composites = count_composites(n_found, settings)
+        logger.info("%(n_composites_missing)d of %(n_composites)d composites are missing", composites)
         source = f"catalog {settings['catalog']}, collection {settings['collection']}"
     merged = merge_series(parts, len(locations))
     usable = np.isin(merged.reliability, USABLE).any(axis=1)
@@ -248,7 +276,7 @@ def main(job: Any) -> None:
             ", ".join(map(repr, without[:5])),
         )
     store = parent(str(job.output.store))
-    write_store(store, locations, merged, index=settings["index"], source=source)
+    write_store(store, locations, merged, index=settings["index"], source=source, counts=composites)
     logger.info("%d locations, up to %d observations each, %s", *merged.index.shape, source)
 
 

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 SCALE = 1e-4
 """Of index and reflectance in MOD13 (user guide)."""
 VALID_INDEX = (-0.2, 1.0)
-COMPOSITES_PER_YEAR = 23
 COMPOSITE_DAYS = 16
 RELIABILITY, DAY = "pixel_reliability", "composite_day_of_the_year"
 
@@ -86,7 +85,7 @@ def missing_composites(items: pd.DataFrame, years: Sequence[int], platforms: Seq
     """Count how many of the 23 composites of each year and satellite have no item."""
     counts = items.groupby([items["platform"], items["datetime"].dt.year]).size()
     expected = [(p.lower(), year) for p in platforms for year in range(years[0], years[-1] + 1)]
-    missing = {key: COMPOSITES_PER_YEAR - int(counts.get(key, 0)) for key in expected}
+    missing = {key: grid.MODIS_COMPOSITES_PER_YEAR - int(counts.get(key, 0)) for key in expected}
     return {f"{platform} {year}": n for (platform, year), n in missing.items() if n > 0}
 
 
@@ -255,7 +254,7 @@ def main(job: Any) -> None:
             "tile %s: %d of %d composites are not in catalog %r (%s)",
             tile,
             sum(missing.values()),
-            COMPOSITES_PER_YEAR * len(platforms) * (years[-1] - years[0] + 1),
+            grid.MODIS_COMPOSITES_PER_YEAR * len(platforms) * (years[-1] - years[0] + 1),
             catalog.get("name", ""),
             ", ".join(f"{year}: {n} missing" for year, n in missing.items()),
         )

@@ -138,15 +138,21 @@ def test_dates_agree_with_the_reference(results, capsys):
             f"{name}, {rule}: {len(cycles)} cycles, reference {len(reference)}, coverage "
             f"{len(error) / len(reference):.3f}, mean absolute error {error.abs().to_numpy().mean():.2f} d ({phases})"
         )
-    configured = [value for key, value in results.items() if key[1] == "as configured"]
-    errors = pd.concat([value[3] for value in configured])
-    coverage = len(errors) / sum(len(value[2]) for value in configured)
-    overall = errors.abs().to_numpy().mean()
-    lines.append(f"all, as configured: coverage {coverage:.3f}, mean absolute error {overall:.2f} d")
+    summed = {}
+    for label, names in (("flux sites and Brazil", ("fluxsites", "brazil")), ("all", tuple(DATASETS))):
+        chosen = [results[name, "as configured"] for name in names]
+        errors = pd.concat([value[3] for value in chosen])
+        coverage = len(errors) / sum(len(value[2]) for value in chosen)
+        summed[label] = coverage, errors.abs().mean()
+        lines.append(
+            f"{label}, as configured: coverage {coverage:.3f}, mean absolute error {errors.abs().to_numpy().mean():.2f} d, "
+            f"largest of a phase {errors.abs().mean().max():.2f} d"
+        )
     with capsys.disabled():
         print("\n" + "\n".join(lines))
-    assert coverage >= 0.95
-    assert overall <= 1.0
+    for coverage, error in summed.values():  # Chile alone could hide what the others lack: both must hold
+        assert coverage >= 0.95
+        assert error.mean() <= 1.0
     for name in DATASETS:  # the five flux sites alone have gaps, mostly of snow and cloud in winter
         _, _, reference, error = results[name, "as configured"]
         assert len(error) / len(reference) >= (0.93 if name == "fluxsites" else 0.95)

@@ -27,6 +27,8 @@ _ECCENTRICITY2 = 0.00669437999014
 MODIS_RADIUS_M = 6_371_007.181
 MODIS_TILE_M = 1_111_950.5196666666
 """Side of a tile of the MODIS sinusoidal grid, 36 × 18 tiles around the Earth."""
+MODIS_COMPOSITES_PER_YEAR = 23
+"""Composites of 16 days (MOD13, MYD13)."""
 MODIS_CRS = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 
 MGRS_TILE_M = 109_800

@@ -115,7 +115,16 @@ def _series_grid(dataset: Dataset) -> str:
         "Points are observations by their quality; bands are the season windows. The line is the fitted curve, which "
         "snow and low values do not pull below the floor (dotted); circles are the dates at their levels of the amplitude."
     )
-    return page.heading("Series") + note + page.grid(figures)
+    return page.heading("Series") + note + _composites(dataset) + page.grid(figures)
+
+
+def _composites(dataset: Dataset) -> str:
+    """Tell how many composites the catalog lacked; nothing where the series are the user's own."""
+    known = dataset.greenness.attrs
+    if "n_composites" not in known:
+        return ""
+    missing, asked = (page.count(known[name]) for name in ("n_composites_missing", "n_composites"))
+    return page.paragraph(f"Of {asked} composites (tiles × 23 a year), {missing} were not in the catalog.")
 
 
 def _series(dataset: Dataset, location_id: str) -> str:
