@@ -1,9 +1,9 @@
 """Draw real series with curve, floor, dates and windows: the pictures that docs/phenology.md explains.
 
-    python benchmarks/phenology_sites.py --data FOLDER [--out FOLDER]
+    python benchmarks/phenology_sites.py --data FOLDER [--out docs/figures]
 
 `--data` holds mod13a1_fluxsites.csv and mod13a1_sites.csv (MOD13A1 series of flux sites); without it nothing is drawn.
-One SVG per site.
+One PNG per site; those of the documentation were made by this command.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def draw(place, series, path):
     ax.plot(dates, curve["curve"].reindex(dates), "o", ms=5, mfc="white", mec="#D55E00", label="dates")
     ax.set(xlim=SHOWN, ylim=(-0.05, None), ylabel="EVI", title=f"{place.site}: {place.igbp}")
     figure.legend(loc="outside lower center", ncols=7, frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, dpi=120, pil_kwargs={"optimize": True})
 
 
 def main():
@@ -75,8 +75,8 @@ def main():
     raw["pixel_reliability"] = raw["pixel_reliability"].fillna(-1)
     options.out.mkdir(parents=True, exist_ok=True)
     for place in sites[sites["site"].isin(SITES)].itertuples():
-        draw(place, raw[raw["site"] == place.site], options.out / f"{place.site}.svg")
-        print(options.out / f"{place.site}.svg")
+        draw(place, raw[raw["site"] == place.site], options.out / f"{place.site}.png")
+        print(options.out / f"{place.site}.png")
 
 
 if __name__ == "__main__":

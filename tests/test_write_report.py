@@ -277,12 +277,14 @@ def test_series_show_the_fitted_curve_and_maps_their_values(world):
     drawn = phenology._series(dataset, dataset.cycles["location_id"].iloc[0])
     assert drawn
     values = {layer.title: layer for layer in phenology_maps.layers(dataset)}
-    assert [layer.is_cyclic for layer in values.values()] == [True] * 4 + [False] * 3
+    assert [layer.is_cyclic for layer in values.values()] == [True] * 7 + [False] * 3
     assert values["Vegetation cycles per year"].values.dropna().eq(1).all()
     spring = dataset.seasons[dataset.seasons["season"] == "spring"]
     assert values["Begin of spring: greenup"].values.tolist() == spring["start_doy"].tolist()
     assert values["Distance of the donor"].values.notna().sum() == 1
-    assert "Where seasons begin" in world["html"] and "not the product MCD12Q2" in world["html"]
+    assert "Dates of the usual year" in world["html"] and "not the product MCD12Q2" in world["html"]
+    for title in ("greenup", "Mid-greenup", "maturity", "Peak", "senescence", "Mid-greendown", "dormancy"):
+        assert f"{title}, day of the year." in world["html"]
 
 
 def test_circular_windows_recur_every_year():

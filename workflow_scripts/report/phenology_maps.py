@@ -7,6 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from pyproj import Transformer
 
+from workflow_scripts.core.seasons import TRANSITIONS, wrap_doy
+from workflow_scripts.phenology.climatology import usual_year
 from workflow_scripts.report import page
 from workflow_scripts.report.drawing import GRAY, picture
 from workflow_scripts.report.inputs import Dataset
@@ -40,11 +42,17 @@ def phenology_maps(dataset: Dataset) -> str:
     figures = [_map(dataset.locations, layer) for layer in layers(dataset) if layer.values.notna().any()]
     if not figures:
         return ""
-    note = page.paragraph(
-        "Days are those on which the windows begin, in the usual year of each location; the colors of the days meet at New "
-        "Year. They are estimated from 16-day vegetation indices and are not the product MCD12Q2."
+    is_product = dataset.settings["greenness"]["source"] == "mcd12q2"
+    origin = (
+        "The dates were read from files of the product MCD12Q2."
+        if is_product
+        else "They are estimated from a vegetation index and are not the product MCD12Q2."
     )
-    return page.heading("Where seasons begin") + note + page.grid(figures)
+    note = page.paragraph(
+        "The dates of each location's usual year: those on which a window begins, also where it was taken from a donor or "
+        "widened, and the others where cycles were found. The colors of the days meet at New Year. " + origin
+    )
+    return page.heading("Dates of the usual year") + note + page.grid(figures)
 
 
 def layers(dataset: Dataset) -> list[Layer]:
@@ -61,6 +69,10 @@ def layers(dataset: Dataset) -> list[Layer]:
         for season, part in seasons.groupby("season", sort=False)
         if season in BEGINNING
     ]
+    found += [
+        Layer(name.replace("_", "-").capitalize(), days, "day of the year", True)
+        for name, days in _middle_dates(dataset).items()
+    ]
     by_location = cycles.groupby("location_id")
     n_years = max(1, cycles["year"].nunique())
     first = seasons[seasons["season"] == dataset.season_names[0]]
@@ -70,6 +82,22 @@ def layers(dataset: Dataset) -> list[Layer]:
         Layer("Vegetation cycles per year", (by_location.size() / n_years).reindex(ids), "cycles per year"),
         Layer("Distance of the donor", first["donor_distance_km"].reindex(ids), "km, filled locations only"),
     ]
+
+
+def _middle_dates(dataset: Dataset) -> pd.DataFrame:
+    """Days of the year of the dates at which no window begins, by location id."""
+    ids, cycles, options = dataset.locations["location_id"], dataset.cycles, dataset.settings["phenology"]
+    row = pd.Index(ids).get_indexer(cycles["location_id"])
+    days = np.stack([cycles[name].to_numpy("datetime64[D]").astype(np.int64) for name in TRANSITIONS], axis=1)
+    usual = usual_year(
+        row[row >= 0],
+        days[row >= 0],
+        cycles["amplitude"].to_numpy(float)[row >= 0],
+        n_locations=len(ids),
+        **{key: options[key] for key in ("min_years", "group_days") if key in options},
+    )
+    table = pd.DataFrame(wrap_doy(usual.doy), index=ids, columns=TRANSITIONS)
+    return table.drop(columns=list(BEGINNING.values()))
 
 
 def _map(locations: pd.DataFrame, layer: Layer) -> str:
