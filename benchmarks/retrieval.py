@@ -5,10 +5,9 @@
 Made tiles (10,980² pixels at 10 m, 5,490² at 20 m, 1,830² at 60 m, cloud-optimized GeoTIFFs with
 blocks of 512 or 1,024, deflate with predictor 2) stand in the scratch folder and are made once. One
 file serves the four 10 m bands under different names, another both 60 m bands; their noise is set so
-that they compress about as real scenes do. Size and reading of stored patches are measured on made
-patches of twelve different bands. A server on the loopback, a process of its own, serves ranges,
-counts requests and bytes, and can delay each answer. It is Python's; its work is not in the CPU
-times, but on few cores it lengthens all wall times.
+that they compress about as real scenes do. nginx on the loopback serves them; its log tells requests
+and bytes. For the runs with latency a proxy between passes each request on some time later. The work
+of both is not in the CPU times, but on few cores it lengthens all wall times.
 
 Methods, each in a process of its own, in turns, so that other load on the machine hits all alike:
 
@@ -25,11 +24,13 @@ Prints a table and ends with lines ``CLAIM <name> <measured> >= <target>``.
 """
 
 import argparse
-import http.server
+import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -128,59 +129,89 @@ def points(n):
 # ---- the server ------------------------------------------------------------------------------
 
 
-def serve(folder, port, counts, latency):
-    """Serve ranges of files; counts: requests, bytes, ranges that begin where an earlier one began."""
-    seen = set()
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  log_format asked '$request_method $uri $http_range $body_bytes_sent';
+  access_log {folder}/asked.log asked;
+  sendfile on; tcp_nopush on; keepalive_requests 1000000;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{ listen 127.0.0.1:{port}; root {root}; }}
+}}
+"""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
 
-        def log_message(self, *parts):
-            pass
+def free_port():
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        return some.getsockname()[1]
 
-        def do_HEAD(self):
-            self.do_GET()
 
-        def do_GET(self):
-            if latency.value:
-                time.sleep(latency.value)
-            path = folder / self.path.lstrip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            size = path.stat().st_size
-            wanted = self.headers.get("Range")
-            first, last = (wanted or f"bytes=0-{size - 1}").removeprefix("bytes=").split("-")
-            first, last = int(first), min(int(last or size - 1), size - 1)
-            self.send_response(206 if wanted else 200)
-            self.send_header("Content-Length", str(last - first + 1))
-            self.send_header("Accept-Ranges", "bytes")
-            if wanted:
-                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
-            self.end_headers()
-            if self.command == "HEAD":
-                return
-            with counts.get_lock():
-                if counts[3]:  # a run begins
-                    seen.clear()
-                    counts[3] = 0
-                counts[0] += 1
-                counts[1] += last - first + 1
-                counts[2] += (self.path, first) in seen
-                seen.add((self.path, first))
-            self.wfile.flush()
-            with open(path, "rb") as file:
-                sent = 0
-                while sent < last - first + 1:
-                    sent += os.sendfile(
-                        self.connection.fileno(), file.fileno(), first + sent, last - first + 1 - sent
-                    )
+class Server:
+    """nginx over a folder, in a process of its own; what it was asked stands in its log."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    port.value = server.server_address[1]
-    server.serve_forever()
+    def __init__(self, root, folder):
+        if shutil.which("nginx") is None:
+            raise SystemExit("this benchmark needs nginx: apt-get install nginx-light")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log, self.port = folder / "asked.log", free_port()
+        self.log.unlink(missing_ok=True)
+        text = NGINX.format(folder=folder.resolve(), root=root.resolve(), port=self.port)
+        (folder / "nginx.conf").write_text(text)
+        self.process = subprocess.Popen(
+            ["nginx", "-e", str(folder / "error.log"), "-c", str((folder / "nginx.conf").resolve())]
+        )
+        self.seen = 0
+        wait_for(self.port)
+
+    def asked(self):
+        """Requests, bytes, and ranges that began where an earlier one had, since last asked."""
+        time.sleep(0.1)
+        lines = self.log.read_text().splitlines()
+        new, self.seen = lines[self.seen :], len(lines)
+        parts = [line.split() for line in new if line.startswith("GET ")]
+        begins = [(path, wanted.removeprefix("bytes=").split("-")[0]) for _, path, wanted, _ in parts]
+        return len(parts), sum(int(n) for *_, n in parts), len(begins) - len(set(begins))
+
+
+def wait_for(port):
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit("the server does not start")
+
+
+def delay(port, to, seconds):
+    """Pass everything on to another port, requests some time later than they came."""
+
+    async def later(reader, writer):
+        while data := await reader.read(1 << 16):
+            await asyncio.sleep(seconds)
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def through(reader, writer):
+        while data := await reader.read(1 << 18):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def connected(reader, writer):
+        with contextlib.suppress(OSError):
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", to, limit=1 << 20)
+            await asyncio.gather(later(reader, to_writer), through(to_reader, writer))
+
+    async def serve():
+        async with await asyncio.start_server(connected, "127.0.0.1", port, limit=1 << 20) as server:
+            await server.serve_forever()
+
+    asyncio.run(serve())
 
 
 # ---- the methods: each retrieves the patches at `places` into `out` ----------------------------
@@ -286,7 +317,8 @@ def run_reference(base, places, out):
 
 
 def write_geotiff(path, values, left, top):
-    profile = {"driver": "GTiff", "width": 256, "height": 256, "count": 13, "dtype": "uint16"}
+    n_bands, height, width = values.shape
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": n_bands, "dtype": "uint16"}
     transform = rasterio.Affine(10, 0, left, 0, -10, top)
     with rasterio.open(
         path, "w", compress="lzw", predictor=2, crs=f"EPSG:{EPSG}", transform=transform, **profile
@@ -325,40 +357,65 @@ def child(method, base, n, out):
     print(json.dumps({"cpu": n / cpu, "wall": n / wall, "rss_gb": rss}))
 
 
-def measure(method, base, n, out, counts):
+def measure(method, base, n, out, server):
     command = [sys.executable, __file__, "--child", method, base, str(n), str(out)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
-        before = list(counts)
-        counts[3] = 1
+        server.asked()  # what warming up asked is not counted
         text, _ = process.communicate("go\n")
     if process.returncode:
         raise SystemExit(f"{method} failed")
-    result = json.loads(text)
     names = ("requests", "bytes", "repeated")
-    return result | {name: (counts[i] - before[i]) / n for i, name in enumerate(names)}
+    return json.loads(text) | {name: value / n for name, value in zip(names, server.asked(), strict=True)}
 
 
 # ---- the stored patches ----------------------------------------------------------------------
 
 
-def stored_patches(folder, n, rounds=5):
-    """Store made patches both ways; give bytes per patch, and patches read per CPU second."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    locations = pd.DataFrame({"location_id": [f"P{i}" for i in range(n)], "lon": 9.0, "lat": 47.0})
-    path = folder / "patches.zarr"
-    store.create_store(path, locations=locations, seasons=["summer"], size_m=SIZE_M, per_shard=n)
-    arrays, rng = store.empty_shard(path, 0), np.random.default_rng(SEED)
+def made_pixels(n, rng):
+    """Twelve different bands per patch: relief and noise; part → array (patch, band, y, x)."""
+    pixels = {}
     for part, names in PARTS.items():
         if part == "scl":
-            arrays[part][:] = 4
             continue
-        for band in range(len(names)):
-            side = arrays[part].shape[-1]
-            relief = rng.normal(0, 30, (n, side, side)).cumsum(1).cumsum(2) / np.sqrt(side)
-            noise = rng.normal(0, 40, (n, side, side))
-            arrays[part][:, 0, band] = np.clip(2000 + relief + noise, 1, 12_000)
+        side = grid.n_pixels(SIZE_M, int(part.removeprefix("dn")))
+        relief = rng.normal(0, 30, (n, len(names), side, side)).cumsum(2).cumsum(3) / np.sqrt(side)
+        noise = rng.normal(0, 40, (n, len(names), side, side))
+        pixels[part] = np.clip(2000 + relief + noise, 1, 12_000).astype(np.uint16)
+    return pixels, SIZE_M
+
+
+def real_pixels(folder):
+    """The patches of a BigEarthNet folder (1,200 m, twelve bands), 60 m bands with a border repeated."""
+    pixels, size_m = {}, 1200
+    for part, names in PARTS.items():
+        if part == "scl":
+            continue
+        side = grid.n_pixels(size_m, int(part.removeprefix("dn")))
+        patches = []
+        for patch in sorted(path for path in folder.iterdir() if path.is_dir()):
+            layers = []
+            for band in names:
+                with rasterio.open(patch / f"{patch.name}_{band}.tif") as file:
+                    values = file.read(1)
+                layers.append(np.pad(values, [(0, side - len(values))] * 2, mode="edge"))
+            patches.append(np.maximum(np.stack(layers), 1))
+        pixels[part] = np.stack(patches)
+    return pixels, size_m
+
+
+def stored_patches(folder, pixels, size_m, rng, rounds=5):
+    """Store patches both ways; give bytes per patch, and patches read per CPU second."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    n = len(pixels["dn10"])
+    locations = pd.DataFrame({"location_id": [f"P{i}" for i in range(n)], "lon": 9.0, "lat": 47.0})
+    path = folder / "patches.zarr"
+    store.create_store(path, locations=locations, seasons=["summer"], size_m=size_m, per_shard=n)
+    arrays = store.empty_shard(path, 0)
+    arrays["scl"][:] = 4
+    for part, values in pixels.items():
+        arrays[part][:, 0] = values
     for name, value in (("epsg", EPSG), ("origin_x", LEFT), ("origin_y", TOP)):
         arrays[name][:] = value
     arrays["origin60_x"][:], arrays["origin60_y"][:] = LEFT, TOP
@@ -375,63 +432,94 @@ def stored_patches(folder, n, rounds=5):
     ]
     arrays = {direct: open_arrays(path, direct=direct).values() for direct in (True, False)}
     rates = {True: [], False: [], "geotiff": []}
+    times = max(1, 24 // n)  # a clock tick is long beside few patches
     for _ in range(rounds):
         for direct, parts in arrays.items():
             begin = time.process_time()
-            for i in rng.permutation(n):
+            for i in np.tile(rng.permutation(n), times):
                 for array in parts:
                     array.read(i, 0)
-            rates[direct].append(n / (time.process_time() - begin))
+            rates[direct].append(n * times / (time.process_time() - begin))
         begin = time.process_time()
-        for i in rng.permutation(n):
+        for i in np.tile(rng.permutation(n), times):
             with rasterio.open(folder / f"{i}.tif") as file:
                 file.read()
-        rates["geotiff"].append(n / (time.process_time() - begin))
+        rates["geotiff"].append(n * times / (time.process_time() - begin))
     return sizes, {name: statistics.median(values) for name, values in rates.items()}
+
+
+def storage_claims(options):
+    """Compare size and reading of stored patches, made ones and, where they are, real ones."""
+    rng, claims = np.random.default_rng(SEED), {}
+    kinds = {"made": made_pixels(options.points, rng)}
+    if options.real.is_dir():
+        kinds["real"] = real_pixels(options.real)
+    else:
+        print(f"no real patches: {options.real} is absent (--real FOLDER: a folder of BigEarthNet patches)")
+    for kind, (pixels, size_m) in kinds.items():
+        sizes, rates = stored_patches(options.scratch / "out" / "stored", pixels, size_m, rng)
+        print(
+            f"stored patch of {size_m} m, {kind} pixels: {sizes[0] / 1e6:.3f} MB, {rates[True]:.0f} read per "
+            f"CPU s by the training reader, {rates[False]:.0f} by zarr-python; 13-band LZW GeoTIFF: "
+            f"{sizes[1] / 1e6:.3f} MB, {rates['geotiff']:.0f}"
+        )
+        claims[f"size_of_reference_per_size_of_ours_{kind}"] = sizes[1] / sizes[0], round(1 / 0.45, 2)
+        claims[f"random_reads_vs_reference_{kind}"] = rates[True] / rates["geotiff"], 3.5
+    return claims
 
 
 def main(options):
     """Make the tiles, run everything, print table and claims."""
-    counts, latency = multiprocessing.Array("q", 4), multiprocessing.Value("d", 0.0)
-    port = multiprocessing.Value("i", 0)
     folders = {block: options.scratch / f"blocks{block}" for block in options.blocks}
     begin = time.perf_counter()
     for block, folder in folders.items():
         make_tile(folder, block)
     payload = sum((109_800 // step_of(band)) ** 2 * (1 if band == "SCL" else 2) for band in NAMES)
     print(f"tiles ready after {time.perf_counter() - begin:.0f} s")
-    server = multiprocessing.get_context("fork").Process(
-        target=serve, args=(options.scratch, port, counts, latency), daemon=True
+    server, slow_port = Server(options.scratch, options.scratch / "nginx"), free_port()
+    proxy = multiprocessing.Process(
+        target=delay, args=(slow_port, server.port, options.latency_ms / 1000), daemon=True
     )
-    server.start()
-    while not port.value:
-        time.sleep(0.01)
+    proxy.start()
+    wait_for(slow_port)
+    try:
+        claims = compare(folders, server, slow_port, payload, options)
+    finally:
+        proxy.terminate()
+        server.process.terminate()
+    claims |= storage_claims(options)
+    for name, (measured, target) in claims.items():
+        print(f"CLAIM {name} {measured:.2f} >= {target}")
+
+
+def compare(folders, server, slow_port, payload, options):
+    """Run all methods in turns; give the claims."""
     claims = {}
     print(f"{'':24}{'patches/CPU s':>14}{'patches/s':>11}{'requests':>10}{'MB':>7}{'again':>7}{'RSS GB':>8}")
     for block, folder in folders.items():
         compression = payload / sum((folder / f"{band}.tif").stat().st_size for band in NAMES)
         print(f"blocks of {block}, compression {compression:.2f} with overviews, {options.points} patches")
-        for delay in (0.0, options.latency_ms / 1000):
-            latency.value = delay
-            methods = METHODS if delay == 0 else ("ours", "gdal_reader", "stackstac", "reference")
+        for port in (server.port, slow_port):
+            is_slow = port == slow_port
+            methods = ("ours", "gdal_reader", "stackstac", "reference") if is_slow else METHODS
             taken = {method: [] for method in methods}
-            for _ in range(options.rounds if delay == 0 else 1):
+            for _ in range(options.rounds):
                 for method in methods:
-                    base = folder if method == "floor" else f"http://127.0.0.1:{port.value}/{folder.name}"
+                    base = folder if method == "floor" else f"http://127.0.0.1:{port}/{folder.name}"
                     out = options.scratch / "out" / method
-                    taken[method].append(measure(method, str(base), options.points, out, counts))
+                    taken[method].append(measure(method, str(base), options.points, out, server))
             middle = {
                 method: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
                 for method, runs in taken.items()
             }
             for method, row in middle.items():
-                name = f"  {method}" + (f", {1000 * delay:.0f} ms" if delay else "")
+                name = f"  {method}" + (f", {options.latency_ms:.0f} ms" if is_slow else "")
                 print(
                     f"{name:24}{row['cpu']:14.1f}{row['wall']:11.1f}{row['requests']:10.1f}"
                     f"{row['bytes'] / 1e6:7.2f}{row['repeated']:7.2f}{row['rss_gb']:8.2f}"
                 )
             ours = middle["ours"]
-            if delay:
+            if is_slow:
                 claims[f"wall_vs_stackstac_latency_{block}"] = (
                     ours["wall"] / middle["stackstac"]["wall"],
                     2.5,
@@ -444,17 +532,7 @@ def main(options):
             claims[f"cpu_vs_floor_{block}"] = ours["cpu"] / middle["floor"]["cpu"], 0.6
             claims[f"ranges_asked_once_{block}"] = 1 - ours["repeated"] / ours["requests"], 1
             claims[f"memory_headroom_{block}"] = 1.5 / ours["rss_gb"], 1
-    server.terminate()
-    sizes, rates = stored_patches(options.scratch / "out" / "stored", options.points)
-    print(
-        f"stored patch: {sizes[0] / 1e6:.3f} MB, {rates[True]:.0f} read per CPU s by the training reader, "
-        f"{rates[False]:.0f} by zarr-python; 13-band LZW GeoTIFF: {sizes[1] / 1e6:.3f} MB, "
-        f"{rates['geotiff']:.0f} (made pixels)"
-    )
-    claims["size_of_reference_per_size_of_ours"] = sizes[1] / sizes[0], round(1 / 0.45, 2)
-    claims["random_reads_vs_reference"] = rates[True] / rates["geotiff"], 3.5
-    for name, (measured, target) in claims.items():
-        print(f"CLAIM {name} {measured:.2f} >= {target}")
+    return claims
 
 
 if __name__ == "__main__":
@@ -464,6 +542,7 @@ if __name__ == "__main__":
     parser.add_argument("--points", type=int, default=24, help="patches per run, 25 at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency-ms", type=float, default=50)
+    parser.add_argument("--real", type=Path, default=Path("shared/data/sentinel2/bigearthnet_example"))
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child:

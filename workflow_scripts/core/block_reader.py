@@ -1,14 +1,15 @@
 """The reader `windows`: each block of a file is asked for once, many at a time, and decoded here.
 
 A file's header is read once. The blocks that a batch of windows needs are fetched in file order,
-neighbors by one request, and decoded in the thread that got them; a block serves all windows that
-touch it. Files of a kind that `core/tiff.py` does not know go to GDAL.
+neighbors by one request. Many threads wait for answers, a few decode what has come, so that a slow
+server is always asked for as much as it may be; a block serves all windows that touch it. Files of a kind that `core/tiff.py` does not know go to GDAL.
 """
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -21,6 +22,8 @@ from workflow_scripts.core.ranges import MAX_REQUESTS, Ranges
 from workflow_scripts.core.rasterio_reader import RasterioReader
 from workflow_scripts.core.tiff import DamagedError, Tiff, UnsupportedError, decode_block, read_tiff
 from workflow_scripts.core.windows import Cut, Failure, Pixels, Window, locate
+
+logger = logging.getLogger(__name__)
 
 MAX_GAP_BYTES = 8_192
 """Bytes between two blocks that are read along rather than asked around."""
@@ -45,7 +48,7 @@ class BlockReader:
     """Reads windows block by block; see the module's docstring."""
 
     def __init__(self, *, threads: int = 4, access: network.Access = network.OPEN) -> None:
-        self._threads = max(threads, MAX_REQUESTS)
+        self._threads = threads
         self._ranges = Ranges(access=access)
         self._gdal = RasterioReader(threads=threads, access=access)
         self._headers: dict[str, Tiff | UnsupportedError] = {}
@@ -78,8 +81,10 @@ class BlockReader:
     def read(self, wanted: Mapping[str, Sequence[Window]]) -> dict[str, list[Pixels | Failure]]:
         """Read the windows of each file; results in the same order."""
         results: dict[str, list[Pixels | Failure]] = {}
-        with ThreadPoolExecutor(self._threads) as pool:
-            headers = dict(zip(wanted, pool.map(self._open, wanted), strict=True))
+        with ThreadPoolExecutor(MAX_REQUESTS) as waiting, ThreadPoolExecutor(self._threads) as decoding:
+            headers = dict(zip(wanted, waiting.map(self._open, wanted), strict=True))
+            # what has come and is not decoded yet lies in memory: asking stops while there is much of it
+            room = threading.BoundedSemaphore(MAX_REQUESTS + 2 * self._threads)
             jobs = []
             for href, windows in wanted.items():
                 header = headers[href]
@@ -88,8 +93,16 @@ class BlockReader:
                 elif isinstance(header, Tiff):
                     results[href], tasks = _plan(href, windows, header)
                     for blocks in _requests(header, _blocks_of(header, tasks), partial(self._kept.has, href)):
-                        jobs.append((href, tasks, pool.submit(self._fill, href, blocks, tasks)))
-            for href, tasks, job in jobs:
+                        room.acquire()
+                        job = waiting.submit(self._ask, href, header, blocks, tasks, decoding, room)
+                        jobs.append((href, tasks, job))
+            left = [(href, tasks, job.result().result()) for href, tasks, job in jobs]
+            again = [
+                (href, tasks, waiting.submit(self._fill, href, blocks, tasks))
+                for href, tasks, blocks in left
+                if blocks
+            ]
+            for href, tasks, job in again:
                 for block, failure in job.result().items():
                     for task in tasks:
                         if block in headers[href].blocks(task.cut.rows, task.cut.columns):
@@ -117,8 +130,49 @@ class BlockReader:
             self._headers[href] = header
         return header
 
+    def _ask(
+        self,
+        href: str,
+        tiff: Tiff,
+        blocks: Sequence[int],
+        tasks: Sequence[_Task],
+        decoding: ThreadPoolExecutor,
+        room: threading.BoundedSemaphore,
+    ) -> "Future[list[int]]":
+        """Fetch blocks once and have them decoded; the future gives those with which something went wrong."""
+        try:
+            pieces = self._fetch(href, tiff, blocks)
+        except (RuntimeError, UnsupportedError) as error:
+            logger.debug("%s", error)
+            room.release()
+            done: Future[list[int]] = Future()
+            done.set_result(list(blocks))
+            return done
+        return decoding.submit(self._decode, href, tiff, pieces, tasks, room)
+
+    def _decode(
+        self,
+        href: str,
+        tiff: Tiff,
+        pieces: Iterable[tuple[int, bytes | memoryview | None]],
+        tasks: Sequence[_Task],
+        room: threading.BoundedSemaphore,
+    ) -> list[int]:
+        """Decode blocks into the windows that they touch; give the damaged ones."""
+        damaged = []
+        try:
+            for block, data in pieces:
+                try:
+                    _scatter(tiff, block, data, tasks)
+                except DamagedError:
+                    self._kept.drop(href, block)
+                    damaged.append(block)
+        finally:
+            room.release()
+        return damaged
+
     def _fill(self, href: str, blocks: Sequence[int], tasks: Sequence[_Task]) -> dict[int, Failure]:
-        """Fetch and decode blocks into the windows that they touch; give what failed."""
+        """Fetch blocks that made trouble with patience, decode them; give what failed."""
         left = list(blocks)
 
         def proceed() -> None:
@@ -211,7 +265,8 @@ def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> tuple[list[Pixels
         except ValueError as error:
             results.append(Failure(f"{network.file_name(href)}: {error}"))
             continue
-        values = np.zeros((cut.n, cut.n), window.dtype)
+        is_inside = cut.rows[1] - cut.rows[0] == cut.columns[1] - cut.columns[0] == cut.n
+        values = (np.empty if is_inside else np.zeros)((cut.n, cut.n), window.dtype)
         results.append(Pixels(values, cut.x, cut.y))
         tasks.append(_Task(index, cut, values))
     return results, tasks

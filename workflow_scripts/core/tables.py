@@ -225,6 +225,9 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike, name: str) -> None
         if repeated.size:
             raise ValueError(f"table {name!r} ({path}): location_id repeated: {list(repeated[:5])}")
     with atomic_path(path) as temporary:
+        if "geometry" in columns and frame.empty:  # without rows pandas would lose the types
+            pq.write_table(arrow_schema(name).empty_table(), temporary)
+            return
         if "geometry" in columns:
             _write_geoparquet(frame, columns, temporary, str(path))
             return
@@ -283,7 +286,7 @@ def _write_geoparquet(frame: pd.DataFrame, columns: dict, temporary: Path, where
             plain[column] = plain[column].astype(kind.to_pandas_dtype())
     geometry = gpd.GeoSeries(frame["geometry"].to_numpy(), crs=4326)
     result = gpd.GeoDataFrame(plain, geometry=geometry, crs=4326)
-    result.to_parquet(temporary, compression="zstd", index=False, write_covering_bbox=len(result) > 0)
+    result.to_parquet(temporary, compression="zstd", index=False, write_covering_bbox=True)
 
 
 def read_table(

@@ -255,4 +255,4 @@ def decode_block(
     if len(decoded) != n_bytes:
         raise DamagedError(f"a block has {len(decoded)} bytes, expected {n_bytes}")
     values = decoded.view(dtype).reshape(tiff.block_height, tiff.block_width)[slice(*rows), :last_column]
-    return values if tiff.predictor == 1 else np.cumsum(values, axis=1, dtype=dtype)
+    return values if tiff.predictor == 1 else imagecodecs.delta_decode(values, axis=1)
