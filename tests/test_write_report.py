@@ -18,6 +18,7 @@ from workflow_scripts.report import (
     phenology,
     phenology_maps,
     reference,
+    summary,
     tasks,
     timing,
     training,
@@ -355,3 +356,10 @@ def test_cost_adds_up_the_jobs_of_each_rule(tmp_path):
     assert cells[2][:3] == ["sample_locations", "1", "1.0 s"]
     assert cells[-1][:2] == ["all", "3"]
     assert cost.cost_section(tmp_path / "nothing") == ""
+
+
+def test_what_was_asked_speaks_of_images_only_where_some_were():
+    asked = fabricate.settings()
+    assert "patches of 640 m" in summary.what_was_asked(asked)
+    asked["scenes"]["catalog"] = None
+    assert "patches of" not in summary.what_was_asked(asked) and "no images" in summary.what_was_asked(asked)

@@ -156,6 +156,7 @@ def document(title: str, *, head: str, sections: Sequence[Section], foot: str) -
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
         f"<title>{text(title)}</title><style>{STYLE}</style></head><body>"
         '<a class="skip" href="#content">Skip to content</a>'
         f"<header><h1>{text(title)}</h1>{head}</header>"

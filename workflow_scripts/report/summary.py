@@ -85,6 +85,8 @@ def what_was_asked(settings: Mapping[str, Any]) -> str:
     if seasons["strategy"] == "phenology":
         greenness = settings["greenness"]
         words[-1] += f" from {greenness['source']} {greenness.get('index', 'evi').upper()}"
+    if scenes.get("catalog", "") is None:
+        return f"{'; '.join(words)}; no images (`scenes.catalog` names none)"
     first, last = scenes["years"]
     words.append(
         f"patches of {settings['patches']['size_m']:,} m from scenes of {first}–{last} with at most "
