@@ -123,6 +123,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--locations", type=int, default=250_000)
     n = parser.parse_args().locations
+    if explore_page.chromium() is None:
+        sys.stdout.write("benchmarks/explore.py: no Chromium on the path, nothing measured\n")
+        return
     with tempfile.TemporaryDirectory() as folder:
         page = write_page(Path(folder), n)
         with explore_page.served(page) as address:

@@ -186,3 +186,10 @@ def test_lock_pins_every_requirement_and_the_installed_versions_agree():
         if installed != pinned[name]:
             differing[name] = (pinned[name], installed)
     assert not differing
+
+
+def test_every_column_of_every_table_has_a_meaning():
+    from workflow_scripts.core.meanings import MEANINGS
+    from workflow_scripts.core.tables import COLUMNS
+
+    assert {name for table in COLUMNS.values() for name in table} == set(MEANINGS)

@@ -23,6 +23,13 @@ LOG = logging.getLogger(__name__)
 KEYWORDS = ("Sentinel-2", "remote sensing", "phenology", "ecology", "self-supervised learning")
 VERSION = "1.0.0"
 """Of the description; the digest in the citation tells which patches these are."""
+STAC_ITEMS = {
+    "href": "./items.parquet",
+    "type": "application/vnd.apache.parquet",
+    "title": "one STAC item per stored patch",
+    "roles": ["stac-items"],
+}
+"""Asset of the collection."""
 DESCRIBED = {f"{table}.parquet": table for table in ("locations", "seasons", "patches", "weights")}
 """File -> its table."""
 
@@ -34,12 +41,14 @@ def main(job: SimpleNamespace) -> None:
     title = settings["report"]["title"] or name
     patches = tables.read_table(job.input.patches, "patches")
     digest = tables.dataset_digest(patches)
-    for file in ("locations", "seasons", "patches", "weights", "bands", "verification", "collection", "card"):
+    for file in ("locations", "seasons", "patches", "weights", "bands", "verification", "card"):
         path = Path(getattr(job.input, file))
         place(path, folder / path.name)
     write_licenses(Path(job.output.licenses), settings["report"]["sources"], what=title)
     citation = write_citation(Path(job.output.citation), title=title, kind="dataset", version=digest)
     collection = read_json(job.input.collection)
+    collection["assets"]["items"] = STAC_ITEMS
+    write_json(folder / "collection.json", collection)
     n_items = write_items(
         Path(job.output.stac_items),
         patches,

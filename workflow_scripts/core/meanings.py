@@ -59,6 +59,7 @@ MEANINGS = MappingProxyType(
         "offset_source": "the fact that told the offset",
         "origin_x": "west edge, m in the CRS of `epsg`",
         "origin_y": "north edge, m in the CRS of `epsg`",
+        "path": "where the sample lies in the archive it is imported from",
         "peak": "day of the highest value",
         "qa": "quality of the cycle as MCD12Q2 grades it, 0 best to 3 poor",
         "qa_detailed": "quality of each of the seven dates, two bits each",

@@ -121,7 +121,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str,
         for first, *rest in rows
     )
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}">'
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{text(caption)}">'
         f"<table{' class=text' if words else ''}><caption><span>{text(caption)}</span></caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
