@@ -171,15 +171,22 @@ def foreign_model(library, backbone, n_bands):
         model.fc = nn.Identity()
         return model
     if library == "torchgeo":
-        model = getattr(pytest.importorskip("torchgeo.models"), backbone)(in_chans=n_bands, num_classes=0)
-        return model
+        models = pytest.importorskip("torchgeo.models")
+        name = {"vit_small": "vit_small_patch16_224"}.get(backbone, backbone)
+        return getattr(models, name)(in_chans=n_bands, num_classes=0)
     name = {"vit_small": "vit_small_patch16_224"}.get(backbone, backbone)
     return module.create_model(name, in_chans=n_bands, num_classes=0)
 
 
 @pytest.mark.parametrize(
     ("library", "backbone"),
-    [("torchvision", "resnet18"), ("timm", "resnet18"), ("timm", "vit_small"), ("torchgeo", "resnet18")],
+    [
+        ("torchvision", "resnet18"),
+        ("timm", "resnet18"),
+        ("timm", "vit_small"),
+        ("torchgeo", "resnet18"),
+        ("torchgeo", "vit_small"),
+    ],
 )
 def test_files_load_into_the_models_of_other_libraries(library, backbone, tmp_path):
     model = foreign_model(library, backbone, 9)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,24 @@ def test_a_run_from_a_bucket_through_a_cache_is_the_same(world, uninterrupted, t
     assert losses(job)["loss"] == losses(uninterrupted)["loss"][:2]
     (folder,) = (tmp_path / "scratch").iterdir()
     assert folder.name.startswith("made-") and not (folder / "scl").exists()
+
+
+def test_a_shard_that_cannot_be_read_stops_the_run_unless_it_may_be_skipped(
+    world, tmp_path, monkeypatch, caplog
+):
+    damaged = tmp_path / "patches.zarr"
+    shutil.copytree(world / "patches.zarr", damaged)
+    (damaged / "dn10" / "c.1.0.0.0.0").write_bytes(b"damaged")
+    job = make_job(world, tmp_path / "stops", epochs=2, store=str(damaged))
+    with pytest.raises(
+        ValueError, match=rf"shard object {damaged}/dn10/c.1.0.0.0.0 cannot be read at location"
+    ):
+        run_here(job, monkeypatch)
+    assert not job.output.encoder.exists()
+    job = make_job(world, tmp_path / "skips", epochs=2, store=str(damaged), skip_unreadable=True)
+    run_here(job, monkeypatch)
+    assert job.output.encoder.exists()
+    assert re.search(r"location '[5-9]U_[5-9]R' is skipped: shard object", caplog.text)
 
 
 def test_one_patch_per_location_suffices_for_one_season_views(world, tmp_path, monkeypatch):
