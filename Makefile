@@ -4,7 +4,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-slurm test-s3 test-browser web docs pictures faults kills lint bench real lock clean
+.PHONY: install demo test test-slow test-slurm test-s3 test-browser web docs pictures faults kills lint bench comparison real lock clean
 
 install: $(VENV)/.installed
 
@@ -63,6 +63,11 @@ lint: install
 
 bench: install
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# SeCo, MoCo, one-season views, calendar seasons and no training on the made world, three seeds each: some 15 minutes.
+comparison: install
+	$(BIN)/snakemake report --cores $(CORES) --configfile config.yaml recipes/made-world-comparison.yaml
+	$(BIN)/python benchmarks/comparison.py
 
 real: install
 	$(BIN)/python -m pytest -m real tests/real -s

@@ -108,6 +108,35 @@ def test_recipes_are_valid(names):
         assert second["seasons"]["strategy"] == "calendar"
 
 
+def test_the_comparison_on_the_made_world_differs_in_one_thing_at_a_time():
+    recipe = yaml.safe_load((ROOT / "recipes/made-world-comparison.yaml").read_text())
+    settings = load(**config.overlay(PROJECT, recipe))
+    trained = {name: entry for name, entry in settings.models.items() if "dataset" in entry}
+    families = dict.fromkeys(entry["family"] for entry in trained.values())
+    assert {f"{family}-s{seed}" for family in families for seed in (1, 2, 3)} == set(trained)
+    assert {f"random-s{seed}" for seed in (1, 2, 3)} < set(
+        settings.models
+    ) and "mean-spectrum" in settings.models
+    plain = trained["demo-seco-s1"]
+    differences = {
+        family: {
+            key
+            for key in trained[f"{family}-s1"].keys() | plain.keys()
+            if trained[f"{family}-s1"].get(key) != plain.get(key)
+        }
+        for family in families
+    }
+    assert differences == {
+        "demo-seco": set(),
+        "demo-moco": {"family", "objective"},
+        "demo-one-season": {"family", "objective", "seasons"},
+        "demo-calendar-seco": {"family", "dataset"},
+    }
+    calendar, demo = settings.datasets["demo-calendar"], settings.datasets["demo"]
+    assert calendar["seasons"]["strategy"] == "calendar" and calendar["locations"] == demo["locations"]
+    assert calendar["scenes"] == demo["scenes"] and calendar["patches"] == demo["patches"]
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
