@@ -25,6 +25,26 @@ def test_size_of_the_complete_grid_is_major_toms(spacing_m, rows, count):
 
 
 @pytest.mark.parametrize(
+    ("spacing_m", "n_rows", "kept", "n_cells", "at_equator", "first", "n_first"),
+    [
+        (100_000, 201, 189, 51_145, 401, "94D_20L", 41),
+        (50_000, 401, 379, 204_034, 802, "189D_36L", 73),
+        (23_000, 872, 823, 963_919, 1743, "411D_78L", 157),
+        (20_000, 1002, 947, 1_273_910, 2004, "473D_88L", 176),
+        (10_000, 2004, 1893, 5_094_350, 4008, "946D_176L", 352),
+        (5_000, 4008, 3785, 20_374_696, 8016, "1892D_351L", 703),
+        (2_560, 7828, 7393, 77_719_259, 15_655, "3696D_684L", 1368),
+    ],
+)
+def test_rows_and_columns_are_major_toms(spacing_m, n_rows, kept, n_cells, at_equator, first, n_first):
+    low, high = grid.row_range(spacing_m)
+    counts = grid.n_columns(np.arange(low, high + 1), spacing_m)
+    assert (grid.n_rows(spacing_m), counts.size, counts.sum()) == (n_rows, kept, n_cells)
+    assert (grid.n_columns(0, spacing_m), counts[0]) == (at_equator, n_first)
+    assert grid.cell_ids([low], grid.first_column(counts[:1]))[0].as_py() == first
+
+
+@pytest.mark.parametrize(
     ("lat", "lon", "cell", "center", "epsg"),
     [
         (47.36, 8.45, "229U_27R", (47.373853, 8.368555), 32632),
@@ -41,6 +61,16 @@ def test_known_places_at_23_km(lat, lon, cell, center, epsg):
 def test_point_on_an_edge_belongs_above_and_right_unless_major_tom_is_asked_for():
     assert grid.cell_at(0, 0, 100_000)[0] == "0U_0R"
     assert grid.cell_at(0, 0, 100_000, majortom_edges=True)[0] == "1D_1L"
+    assert grid.cell_at(-60, -3.1, 23_000)[0] == "16D_290L"
+    assert grid.cell_at(-60, -3.1, 23_000, majortom_edges=True)[0] == "16D_291L"
+    assert grid.cell_center("16D_291L", 23_000) == pytest.approx((-60.103448, -3.199541), abs=1e-6)
+
+
+def test_zurich_at_100_km_and_the_last_cell_at_23_km():
+    assert grid.cell_at(8.45, 47.36, 100_000)[0] == "52U_6R"
+    last = grid.cells(23_000, bounds=(178, 84, 180, 85)).iloc[-1]
+    assert last["cell_id"] == "411U_78R"
+    assert (last["south"], last["west"]) == pytest.approx((84.839450, 178.853504), abs=1e-6)
 
 
 @given(LON, LAT, SPACING)
@@ -83,7 +113,9 @@ def test_cells_in_a_box_are_those_of_the_whole_grid(bounds, spacing_m):
         (9, 75, 33),
         (21, 75, 35),
         (33, 78, 37),
-        (180, 0, 60),
+        (180, 0, 1),
+        (-180, 0, 1),
+        (179.999, 0, 60),
     ],
 )
 def test_utm_zones_of_norway_svalbard_and_the_antimeridian(lon, lat, zone):

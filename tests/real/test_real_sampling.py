@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from workflow_scripts.core import grid
+from workflow_scripts.core.land import Ground, land_cells
+from workflow_scripts.core.polygons import read_polygons
 from workflow_scripts.core.tables import read_table
 from workflow_scripts.sample_locations import main
 
@@ -179,20 +181,45 @@ def test_full_areas_weigh_the_simplified_polygons(real_data, tmp_path):
     assert (counts[large] / expected[large]).between(0.93, 1.07).all()
 
 
+def corners(cells, spacing_m):
+    """South-west corner of cells named by id: lat, lon, EPSG code of its UTM zone."""
+    row, column = np.array([grid.parse_cell(name) for name in cells]).T
+    south, west = row * 180 / grid.n_rows(spacing_m), column * 360 / grid.n_columns(row, spacing_m)
+    return south, west, [f"EPSG:{code}" for code in grid.utm_epsg(west, south)]
+
+
 def test_published_cells_are_ours(real_data):
+    """All 19 rows of the file: 13 cells, ids, corners and zones."""
     published = pd.read_csv(real_data / "grid" / "majortom_published_cells.csv")
     found = grid.cell_at(published["lon"], published["lat"], 10_000)
     assert found.tolist() == published["grid_cell"].tolist()
+    south, west, epsg = corners(found, 10_000)
+    np.testing.assert_allclose([south, west], published[["cell_lat", "cell_lon"]].T, rtol=0, atol=1e-9)
+    assert epsg == published["ref_epsg"].tolist()
 
 
 def test_reference_vectors_are_ours(real_data):
+    """All 2,640: id, south-west corner and UTM zone."""
     vectors = pd.read_csv(real_data / "grid" / "majortom_reference_vectors.csv.gz")
-    wrong = []
     for distance_km, rows in vectors.groupby("dist_km"):
         found = grid.cell_at(rows["lon"], rows["lat"], distance_km * 1000, majortom_edges=True)
-        wrong.append(rows[found != rows["cell"]].assign(found=found[found != rows["cell"]]))
-    wrong = pd.concat(wrong)
-    assert wrong.empty, f"{len(wrong)} of {len(vectors)} differ:\n{wrong.head(20).to_string()}"
+        wrong = rows[found != rows["cell"]].assign(found=found[found != rows["cell"]])
+        assert wrong.empty, f"{len(wrong)} of {len(rows)} differ:\n{wrong.head(20).to_string()}"
+        south, west, epsg = corners(found, distance_km * 1000)
+        np.testing.assert_allclose([south, west], rows[["cell_lat", "cell_lon"]].T, rtol=0, atol=1e-9)
+        assert epsg == rows["epsg"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("spacing_m", "n_centers", "n_elsewhere"), [(100_000, 14_746, 13_681), (23_000, 277_595, 256_476)]
+)
+def test_centers_on_coarse_land_are_those_of_the_reference(real_data, spacing_m, n_centers, n_elsewhere):
+    """Natural Earth 1:110m. Centers on the antimeridian, where that land is cut, are on land with us."""
+    ground = Ground(read_polygons(real_data / "land" / "ne_110m_land.parquet", key="land"))
+    cells = land_cells(spacing_m, ground=ground)
+    at_seam = (cells["lon"] == -180).sum()
+    assert 0 <= len(cells) - n_centers <= at_seam <= 11
+    assert 0 <= (cells["lat"] > -60).sum() - n_elsewhere <= at_seam
 
 
 def test_grid_sizes_are_ours(real_data):

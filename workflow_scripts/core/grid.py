@@ -275,9 +275,9 @@ def hilbert_index(lon: ArrayLike, lat: ArrayLike, *, bits: int = 20) -> np.ndarr
 
 
 def utm_zone(lon: ArrayLike, lat: ArrayLike) -> np.ndarray:
-    """Give the UTM zone, 1 to 60, with the exceptions for Norway and Svalbard."""
+    """Give the UTM zone, 1 to 60, with the exceptions for Norway and Svalbard; 180 degrees is in zone 1."""
     lon, lat = np.asarray(lon, float), np.asarray(lat, float)
-    zone = np.minimum(np.floor((lon + 180) / 6).astype(int), 59) + 1
+    zone = np.floor((lon + 180) / 6).astype(int) % 60 + 1
     zone = np.where((lat >= 56) & (lat < 64) & (lon >= 3) & (lon < 12), 32, zone)
     svalbard = (lat >= 72) & (lat < 84) & (lon >= 0) & (lon < 42)
     return np.where(svalbard, 31 + 2 * np.digitize(lon, [9, 21, 33]), zone)
