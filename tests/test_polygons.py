@@ -168,13 +168,14 @@ def test_read_polygons_from_every_format_gives_the_same_places(tmp_path, suffix)
     np.testing.assert_array_equal(locate([0.5, 2.5, 1.5], [0.5, 0.5, 0.5], polygons), [0, 1, -1])
 
 
-def test_read_polygons_repairs_rings_and_drops_what_has_no_area(tmp_path):
+def test_read_polygons_repairs_rings_and_tells_what_has_no_area(tmp_path, caplog):
     bow_tie = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
     spike = shapely.Polygon([(0, 0), (1, 0), (0, 0)])
-    frame([bow_tie, spike, shapely.box(5, 5, 6, 6)]).to_parquet(tmp_path / "a.parquet")
-    polygons = read_polygons(tmp_path / "a.parquet", key="locations.land")
-    assert polygons.is_valid.all() and len(polygons) == 2
+    frame([bow_tie, spike, shapely.box(5, 5, 6, 6)], ECO_ID=[4, 7, 9]).to_parquet(tmp_path / "a.parquet")
+    polygons = read_polygons(tmp_path / "a.parquet", ["ECO_ID"], key="locations.ecoregions")
+    assert polygons.is_valid.all() and polygons["ECO_ID"].tolist() == [4, 9]
     np.testing.assert_array_equal(locate([0.5, 1.5, 1.0, 5.5], [1, 1, 0.2, 5.5], polygons), [0, 0, -1, 1])
+    assert "locations.ecoregions: 1 of 3 features of" in caplog.text and "[{'ECO_ID': 7}]" in caplog.text
 
 
 def test_read_polygons_says_what_is_wrong(tmp_path):

@@ -5,17 +5,34 @@ import logging
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
+from tests import workflow_runs
 from tests.sampling_world import OUTPUTS, make_world, run
 from workflow_scripts.core import grid
-from workflow_scripts.sample_locations import split_by_blocks
+from workflow_scripts.sample_locations import finish, split_by_blocks
 
 
 @pytest.fixture
 def world(tmp_path):
     return make_world(tmp_path)
+
+
+def test_a_polygon_file_and_a_spacing_are_a_whole_configuration(tmp_path):
+    """A GeoJSON in another CRS, run as users do; nothing else is made."""
+    land = gpd.GeoDataFrame(geometry=[shapely.box(5, 40, 20, 50)], crs=4326)
+    land.to_crs(3857).to_file(tmp_path / "land.geojson")
+    options = {"design": "grid", "spacing_m": 100_000, "land": "land.geojson", "ecoregions": None}
+    workflow_runs.run(tmp_path, "sample", config={"datasets": {"mine": {"locations": options}}}, cores=1)
+    out = tmp_path / "results" / "datasets" / "mine"
+    assert sorted(file.name for file in out.iterdir()) == ["jobs.json", "locations.parquet", "sampling.json"]
+    cells = grid.cells(100_000, bounds=(5, 40, 20, 50))
+    assert sorted(gpd.read_parquet(out / "locations.parquet")["location_id"]) == sorted(cells["cell_id"])
 
 
 def test_grid_takes_every_cell_on_land(world):
@@ -88,14 +105,45 @@ def test_allocations(world, options, expected):
     assert sorted(counts) == sorted(expected)
 
 
-def test_same_seed_same_bytes_other_seed_other_places(world):
+def test_same_seed_same_bytes_whatever_the_cores_other_seed_other_places(world):
     options = {"design": "stratified", "n_locations": 40}
-    a, _ = run(world, "a", **options)
-    run(world, "b", **options)
-    other, _ = run(world, "c", seed=8, **options)
+    for name, n_cores in (("one", 1), ("four", 4)):
+        before = pa.cpu_count()
+        pa.set_cpu_count(n_cores)
+        with threadpool_limits(n_cores):
+            run(world, name, **options)
+        pa.set_cpu_count(before)
     for name in (f"{name}.{kind}" for name, kind in OUTPUTS.items()):
-        assert (world / "a" / name).read_bytes() == (world / "b" / name).read_bytes()
-    assert set(other["location_id"]) != set(a["location_id"])
+        assert (world / "one" / name).read_bytes() == (world / "four" / name).read_bytes()
+    some, _ = run(world, "some", **options)
+    other, _ = run(world, "other", seed=8, **options)
+    assert set(other["location_id"]) != set(some["location_id"])
+
+
+@given(st.lists(st.tuples(st.floats(-180, 180), st.floats(-85, 85)), min_size=2, max_size=60), st.data())
+def test_locations_keep_their_order_when_others_are_added(places, data):
+    """Among each other without rounds; row, shard and split with them."""
+    everything = pd.DataFrame(places, columns=["lon", "lat"]).assign(
+        location_id=[f"id{i}" for i in range(len(places))], eco_id=-1, biome_num=-1,
+        inclusion_probability=1.0, distance_to_evaluation_km=np.nan,
+        **dict.fromkeys(("eco_name", "biome_name", "realm", "stratum"), ""),
+    )  # fmt: skip
+    n_before = data.draw(st.integers(1, len(places) - 1))
+    options = {
+        "mountains": None,
+        "splits": {"validation_fraction": 0.4, "block_km": 500},
+        "per_shard": 7,
+        "seed": 3,
+    }
+    before = finish(everything.iloc[:n_before].assign(round=0), **options)
+    mixed = finish(everything.assign(round=0), **options)
+    assert (
+        mixed["location_id"][mixed["location_id"].isin(before["location_id"])].tolist()
+        == before["location_id"].tolist()
+    )
+    later = (np.arange(len(places)) >= n_before).astype(int)
+    grown = finish(everything.assign(round=later), **options)
+    pd.testing.assert_frame_equal(pd.DataFrame(grown.iloc[:n_before]), pd.DataFrame(before))
 
 
 @pytest.mark.parametrize("design", ["grid", "stratified"])
@@ -198,6 +246,9 @@ def test_a_spread_table_must_cover_the_strata(world):
     options = {"design": "stratified", "n_locations": 9, "allocation": "neyman"}
     with pytest.raises(ValueError, match=r"no row for 2 of 4 strata: \['2', '3'\]"):
         run(world, spread=str(world / "spread.csv"), **options)
-    (world / "spread.csv").write_text("stratum,spread\n0,1\n1,nan\n2,1\n3,1\n")
-    with pytest.raises(ValueError, match="finite and not negative"):
-        run(world, spread=str(world / "spread.csv"), **options)
+    for value in ("nan", "inf", "-1", "", "much"):
+        (world / "spread.csv").write_text(f"stratum,spread\n0,1\n1,{value}\n2,1\n3,1\n")
+        with pytest.raises(
+            ValueError, match=r"locations\.spread: .* finite number, 0 or above; found \{'1': "
+        ):
+            run(world, spread=str(world / "spread.csv"), **options)

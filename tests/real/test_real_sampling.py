@@ -57,9 +57,12 @@ def sample(real_data, out, **options):
 
 @pytest.fixture(scope="module")
 def census(real_data, tmp_path_factory):
-    """Every 23 km cell on land, with its true area, and the seconds it took."""
+    """The recipe ssl4eco: every 23 km cell on land, with its true area, and the seconds it took."""
     out = tmp_path_factory.mktemp("census")
-    locations, seconds = sample(real_data, out, design="grid", spacing_m=23_000)
+    recipe = yaml.safe_load((SCHEMA.parents[1] / "recipes" / "ssl4eco.yaml").read_text())
+    options = recipe["datasets"]["ssl4eco"]["locations"]
+    options = {key: value for key, value in options.items() if key not in ("land", "ecoregions", "mountains")}
+    locations, seconds = sample(real_data, out, **options)
     cells = grid.cells(23_000)
     area = pd.Series(grid.cell_area_km2(cells), index=cells["cell_id"].astype(object))
     jobs = json.loads((out / "jobs.json").read_text())

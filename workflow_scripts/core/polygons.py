@@ -89,9 +89,16 @@ def read_polygons(path: str | os.PathLike, columns: Sequence[str] = (), *, key: 
         )
     frame = frame.rename(columns={found[name.lower()]: name for name in columns})
     frame = frame.set_geometry(_polygonal(frame.geometry.to_numpy()), crs=frame.crs)
-    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)].reset_index(drop=True)
-    if frame.empty:
+    is_flat = (frame.geometry.isna() | frame.geometry.is_empty).to_numpy()
+    if is_flat.all():
         raise ValueError(f"{key}: {str(path)!r} holds no polygons")
+    if is_flat.any():
+        logger.warning(
+            "%s: %d of %d features of %r have no area and are left out: %r",
+            key, is_flat.sum(), len(frame), str(path),
+            frame.loc[is_flat, list(columns)].head(5).to_dict("records"),
+        )  # fmt: skip
+    frame = frame[~is_flat].reset_index(drop=True)
     west, south, east, north = frame.total_bounds
     if frame.crs.is_geographic and (west < -360 or east > 360 or south < -90.01 or north > 90.01):
         raise ValueError(

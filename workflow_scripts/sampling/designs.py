@@ -224,6 +224,12 @@ def _draw_stratified(
                 "'stratum' and 'spread' (standard deviation within the stratum)"
             )
         spread = _values_of(strata.index, stratum_values["spread"], key="locations.spread")
+        if not (np.isfinite(spread) & (spread >= 0)).all():
+            wrong = spread[~(np.isfinite(spread) & (spread >= 0))].iloc[:5].to_dict()
+            raise ValueError(
+                f"locations.spread: the spread of a stratum must be a finite number, 0 or above; found {wrong!r}. "
+                "Correct the table."
+            )
     weights = AREA_WEIGHTS[settings["allocation"]](areas, spread)
     limits = {"minimum": settings["min_per_stratum"], "maximum": settings["max_per_stratum"]}
     n = settings["n_locations"]

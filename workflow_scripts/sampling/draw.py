@@ -119,7 +119,8 @@ def hierarchical_address(lon: np.ndarray, lat: np.ndarray, rng: np.random.Genera
     (equal angles, so that quadrants of a level differ little in area). Addresses tell the order of these
     points, and are not comparable with those of others.
     """
-    xyz = grid.sphere_xyz(lon, lat) @ _random_rotation(rng).T
+    # no matrix product: its rounding may depend on the number of cores
+    xyz = (grid.sphere_xyz(lon, lat)[:, None, :] * _random_rotation(rng)).sum(axis=2)
     every, axis = np.arange(len(xyz)), np.abs(xyz).argmax(axis=1)
     main = xyz[every, axis]
     others = np.array([[1, 2], [2, 0], [0, 1]])[axis]
