@@ -108,8 +108,10 @@ rule pretrained:
 rule evaluated:
     input:
         rules.pretrained.input,
-        expand("results/downstream/{model}/{task}/linear.json", model=MODELS, task=TASKS),
-        expand("results/downstream/{model}/{task}/knn.json", model=MODELS, task=TASKS),
+        evaluated_pairs(
+            "results/downstream/{model}/{task}/linear.json",
+            "results/downstream/{model}/{task}/knn.json",
+        ),
 
 
 rule report:

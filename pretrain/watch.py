@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pretrain.data import BandPlan, Batch, PatchReader, to_images
 from pretrain.downstream.embed_patches import embed_chunks, locate_patches
-from pretrain.downstream.encoders import Embedder, fit_size
+from pretrain.downstream.embedder import Embedder, fit_size
 from pretrain.downstream.knn_probe import Search, fill, vote
 from pretrain.downstream.tasks import Task, encode_targets, with_classes
 from pretrain.encoders import Encoder
@@ -38,8 +38,8 @@ class NeighborWatch:
             index = index[index["season"].isin(list(self.task.seasons))]
         with open_store(store) as coordinates:
             rows = locate_patches(index, coordinates=coordinates)
-            self._shape = (coordinates.sizes["location"], coordinates.sizes["season"])
-            location_id = coordinates["location_id"].values.astype(object)
+            self._coordinates = coordinates[["location_id", "lon", "lat", "season"]].load()
+        location_id = self._coordinates["location_id"].values.astype(object)
         table = tables.read_table(labels, "labels", ["location_id", *self.task.targets])
         self.task = with_classes(self.task, table)
         known = table[table["location_id"].isin(location_id)]
@@ -79,7 +79,11 @@ class NeighborWatch:
         encoder.eval()
         try:
             blocks = embed_chunks(
-                self._reader, embedder, rows=self._rows, shape=self._shape, device=str(weight.device)
+                self._reader,
+                embedder,
+                rows=self._rows,
+                coordinates=self._coordinates,
+                device=str(weight.device),
             )
             chunks = [block for _, block in blocks]
         finally:

@@ -7,6 +7,8 @@ include: "functions/downstream.smk"
 rule embed_patches:
     input:
         encoder=encoder_file,
+        table=encoder_table,
+        parts=encoder_parts,
         patches="results/datasets/{dataset}/patches.parquet",
         store=ancient(store_metadata),
     output:

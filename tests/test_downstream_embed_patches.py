@@ -11,9 +11,10 @@ import torch
 import xarray as xr
 
 from pretrain import encoders as training_encoders
-from pretrain.downstream import embed_patches
+from pretrain.downstream import baselines, embed_patches
 from pretrain.downstream.embed_patches import locate_patches
-from pretrain.downstream.encoders import fit_size, open_embedder
+from pretrain.downstream.embedder import Files, fit_size
+from pretrain.downstream.encoders import open_embedder
 from workflow_scripts.core import bands, store, tables
 
 N, SEASONS, SIZE_M = 7, ("winter", "summer"), 320
@@ -59,13 +60,23 @@ def dataset(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(path=path, index=index, folder=tmp_path, present=present)
 
 
-def run(dataset: SimpleNamespace, model: dict, *, encoder: str | list = (), name: str = "m") -> xr.Dataset:
+def run(
+    dataset: SimpleNamespace,
+    model: dict,
+    *,
+    encoder: str | list = (),
+    table: str | list = (),
+    parts: list = (),
+    name: str = "m",
+) -> xr.Dataset:
     """Run the rule and open what it wrote."""
     output = dataset.folder / "embeddings" / name / "embeddings.zarr" / "zarr.json"
     output.parent.mkdir(parents=True, exist_ok=True)
     job = SimpleNamespace(
         input=SimpleNamespace(
             encoder=encoder,
+            table=table,
+            parts=parts,
             patches=str(dataset.folder / "patches.parquet"),
             store=str(dataset.path / "zarr.json"),
         ),
@@ -173,7 +184,7 @@ def test_random_weights_follow_the_seed(dataset: SimpleNamespace) -> None:
 def test_untrained_defaults_are_the_trained_ones() -> None:
     """Bands and size of an untrained row are the published ones unless named."""
     embedder = open_embedder(
-        {"encoder": "random", "backbone": "resnet18", "seed": 0}, weights=None, device="cpu"
+        {"encoder": "random", "backbone": "resnet18", "seed": 0}, files=Files(), device="cpu"
     )
     assert embedder.bands[-1] == "NDVI"
     assert len(embedder.bands) == 9
@@ -199,9 +210,9 @@ def test_index_and_store_must_agree(dataset: SimpleNamespace) -> None:
 def test_unknown_encoder_and_missing_weights() -> None:
     """Both say what to do."""
     with pytest.raises(ValueError, match="encoder 'resnet' is not one of"):
-        open_embedder({"encoder": "resnet"}, weights=None, device="cpu")
+        open_embedder({"encoder": "resnet"}, files=Files(), device="cpu")
     with pytest.raises(ValueError, match="run the target `pretrained`"):
-        open_embedder({}, weights=None, device="cpu")
+        open_embedder({}, files=Files(), device="cpu")
 
 
 def test_fit_size() -> None:
@@ -216,3 +227,76 @@ def test_fit_size() -> None:
 def test_index_columns_are_those_of_the_table() -> None:
     """The columns read here exist in the index's contract."""
     assert {"location_id", "season", "status", "checksum"} <= set(tables.COLUMNS["patches"])
+
+
+def test_band_quantiles_by_hand(dataset: SimpleNamespace) -> None:
+    """Quantiles of reflectance, band after band."""
+    result = run(dataset, {"encoder": "band_quantiles", "bands": ["B04", "B11"], "seed": 0})
+    with store.open_store(dataset.path) as patches:
+        red = patches["dn10"].isel(location=3, season=1).sel(band10="B04").values
+        swir = patches["dn20"].isel(location=3, season=1).sel(band20="B11").values
+    expected = [np.quantile(band / 10000, (0.05, 0.25, 0.5, 0.75, 0.95)) for band in (red, swir)]
+    np.testing.assert_allclose(result["embedding"].values[3, 1], np.concatenate(expected), rtol=1e-4)
+
+
+def test_coordinates_see_the_place_alone(dataset: SimpleNamespace) -> None:
+    """Sine and cosine of multiples of the angles; the same in every season; periodic in longitude."""
+    values = run(dataset, {"encoder": "coordinates", "seed": 0})["embedding"].values
+    np.testing.assert_array_equal(np.isfinite(values).all(axis=2), dataset.present)
+    np.testing.assert_array_equal(values[0, 0], values[0, 1])
+    lon, lat = np.radians(12), np.radians(47)
+    expected = [*np.sin(lon * 2.0 ** np.arange(8)), *np.cos(lon * 2.0 ** np.arange(8))]
+    np.testing.assert_allclose(values[0, 0, :16], expected, atol=1e-5)
+    np.testing.assert_allclose(values[0, 0, 16:18], np.sin([lat, 2 * lat]), atol=1e-5)
+    east, west = (baselines.waves(torch.tensor([[angle, 10.0]])) for angle in (190.0, -170.0))
+    torch.testing.assert_close(east, west, atol=1e-5, rtol=0)
+
+
+def test_tables_are_joined_by_id_and_parts_side_by_side(dataset: SimpleNamespace) -> None:
+    """Rows in any order; z-scores; a missing value or place has no embedding; joined blocks are of equal weight."""
+    frame = pd.DataFrame(
+        {
+            "location_id": [f"p{i}" for i in (6, 3, 0, 1, 4, 5)],
+            "temp": [60.0, 30, 0, 10, np.nan, 50],
+            "rain": 5.0,
+        }
+    )
+    frame.to_csv(dataset.folder / "climate.csv", index=False)
+    settings = {"encoder": "table", "columns": ["temp", "rain"], "seed": 0}
+    climate = run(dataset, settings, table=str(dataset.folder / "climate.csv"), name="climate")
+    values = climate["embedding"].values
+    known = frame["temp"].dropna()
+    for name, place in (("p3", 3), ("p0", 0)):
+        wanted = (frame.set_index("location_id").loc[name, "temp"] - known.mean()) / known.std(ddof=0)
+        np.testing.assert_allclose(values[place, 1], [wanted, 0], rtol=1e-5, atol=1e-6)
+    assert np.isnan(values[[2, 4]]).all()  # not in the table, no value
+    run(dataset, {"encoder": "mean_spectrum", "bands": ["B08"], "seed": 0}, name="color")
+    parts = [
+        str(dataset.folder / "embeddings" / name / "embeddings.zarr" / "zarr.json")
+        for name in ("color", "climate")
+    ]
+    joined = run(dataset, {"encoder": "joined", "parts": ["color", "climate"]}, parts=parts, name="both")
+    both = joined["embedding"].values
+    assert both.shape[2] == 4
+    usable = np.isfinite(both).all(axis=2)
+    np.testing.assert_array_equal(usable, dataset.present & np.isfinite(values).all(axis=2))
+    part = both[..., 2:] / values
+    assert np.nanstd(part) < 1e-5  # one factor for all
+    frame = pd.concat([frame, frame.iloc[:1]])
+    frame.to_csv(dataset.folder / "climate.csv", index=False)
+    with pytest.raises(ValueError, match="names a location_id twice"):
+        run(dataset, settings, table=str(dataset.folder / "climate.csv"))
+    with pytest.raises(ValueError, match=r"lacks columns \['soil'\]"):
+        run(dataset, {**settings, "columns": ["soil"]}, table=str(dataset.folder / "climate.csv"))
+
+
+def test_extents_are_crops_side_by_side(dataset: SimpleNamespace) -> None:
+    """The embedding of each center crop, brought to the network's size; one that is too large is refused."""
+    model = {"encoder": "random", "backbone": "resnet18", "bands": ["B08"], "crop_px": 32, "seed": 1}
+    both = run(dataset, {**model, "extents_px": [32, 16]})["embedding"].values
+    assert both.shape[2] == 1024
+    whole = run(dataset, model)["embedding"].values
+    np.testing.assert_allclose(both[0, 0, :512], whole[0, 0], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(both[0, 0, 512:], whole[0, 0], atol=1e-3)
+    with pytest.raises(ValueError, match="extents_px names 64 px, but patches are 32 x 32"):
+        run(dataset, {**model, "extents_px": [64]})

@@ -1,8 +1,8 @@
 """Embed every patch of a labelled dataset with one frozen encoder, once for all its tasks.
 
 Reads
-    results/models/{model}/encoder.safetensors (trained models), the dataset's patches.parquet and
-    patches.zarr
+    what the encoder is made of: results/models/{model}/encoder.safetensors, a user's file of weights, a table,
+    embeddings of other models; the dataset's patches.parquet and patches.zarr
 Writes
     results/embeddings/{model}/{dataset}/embeddings.zarr: `embedding` float32 (location, season,
     feature), NaN where there is no patch; coordinates location_id, lon, lat, season; attributes
@@ -22,7 +22,8 @@ import torch
 import xarray as xr
 
 from pretrain.data import Batch, PatchReader, prefetch
-from pretrain.downstream.encoders import Embedder, open_embedder
+from pretrain.downstream.embedder import Embedder, Files
+from pretrain.downstream.encoders import open_embedder
 from workflow_scripts.core import tables
 from workflow_scripts.core.objects import new_group, parent
 from workflow_scripts.core.stage import progress, run_stage
@@ -70,34 +71,43 @@ def locate_patches(patches: pd.DataFrame, *, coordinates: xr.Dataset) -> np.ndar
 
 
 def embed_chunks(
-    reader: PatchReader, embedder: Embedder, *, rows: np.ndarray, shape: tuple[int, int], device: str
+    reader: PatchReader | None,
+    embedder: Embedder,
+    *,
+    rows: np.ndarray,
+    coordinates: xr.Dataset,
+    device: str,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Embed patches, some hundred locations at a time.
 
     Parameters
     ----------
+    reader : None for an encoder that sees no pixels
     rows : as of `locate_patches`
-    shape : locations and seasons of the store
+    coordinates : `location_id`, `lon`, `lat` and `season` of the store
     device : torch device
 
     Yields
     ------
-    first location and float32 (locations, season, feature), NaN where there is no patch
+    first location and float32 (locations, season, feature), NaN where there is no patch, or the encoder
+    knows nothing of the place
     """
+    names = coordinates["location_id"].values.astype(object)
+    lonlat = np.stack([coordinates["lon"].values, coordinates["lat"].values], axis=1)
 
     def read(batch: np.ndarray) -> Batch:
         seasons = batch[:, 1:]
-        dn, shift60 = reader.read(batch[:, 0], seasons)
+        dn, shift60 = reader.read(batch[:, 0], seasons) if reader else ({}, None)
         return Batch(
             dn,
             shift60,
             season=torch.from_numpy(seasons),
             day_of_year=torch.zeros(seasons.shape),
-            lonlat=torch.zeros(len(batch), 2),
-            location_id=(),
+            lonlat=torch.from_numpy(lonlat[batch[:, 0]]),
+            location_id=tuple(names[batch[:, 0]]),
         )
 
-    n_locations, n_seasons = shape
+    n_locations, n_seasons = coordinates.sizes["location"], coordinates.sizes["season"]
     starts = range(0, n_locations, CHUNK_LOCATIONS)
     for first in progress(starts, len(starts), what=f"blocks of {CHUNK_LOCATIONS} locations"):
         last = min(first + CHUNK_LOCATIONS, n_locations)
@@ -106,10 +116,10 @@ def embed_chunks(
         parts = [wanted[i : i + BATCH_SIZE] for i in range(0, len(wanted), BATCH_SIZE)]
         for part, batch in zip(parts, prefetch(read, parts), strict=True):
             with torch.inference_mode():
-                values = embedder.embed(batch.to(torch.device(device)), reader.plan)
+                values = embedder.embed(batch.to(torch.device(device)), reader and reader.plan)
             block[part[:, 0] - first, part[:, 1]] = values.float().cpu().numpy()
         missing = np.isnan(block).any(axis=2).sum() - (block.shape[0] * n_seasons - len(wanted))
-        if missing:
+        if missing and not embedder.may_lack:
             raise ValueError(
                 f"{missing} embeddings of locations {first} to {last - 1} are not finite numbers: "
                 "the encoder's weights or the patches are damaged (the target `verify` checks the patches)"
@@ -165,25 +175,34 @@ def write_embeddings(
         root.attrs.update({"coordinates": "location_id lon lat", **attributes})
 
 
+def read_files(inputs: Any) -> Files:
+    """Name the files an encoder is made of by a job's inputs; empty lists are none."""
+    parts = [inputs.parts] if isinstance(inputs.parts, str) else inputs.parts
+    return Files(
+        weights=Path(str(inputs.encoder)) if inputs.encoder else None,
+        table=Path(str(inputs.table)) if inputs.table else None,
+        parts=tuple(Path(parent(part)) for part in parts),
+    )
+
+
 def main(job: Any) -> None:
     """Embed a dataset's patches with one model."""
     device = job.params.model.get("device", "auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    weights = Path(str(job.input.encoder)) if job.input.encoder else None
-    embedder = open_embedder(job.params.model, weights=weights, device=device)
+    embedder = open_embedder(job.params.model, files=read_files(job.input), device=device)
     patches = tables.read_table(job.input.patches, "patches", ["location_id", "season", "status", "checksum"])
     store = parent(job.input.store)
     with open_store(store) as dataset:
         coordinates = dataset[["location_id", "lon", "lat", "season"]].load()
     rows = locate_patches(patches, coordinates=coordinates)
-    shape = coordinates.sizes["location"], coordinates.sizes["season"]
-    missing = shape[0] - np.unique(rows[:, 0]).size
-    logger.info("%d patches of %d locations, %d without any, on %s", len(rows), shape[0], missing, device)
-    reader = PatchReader(store, embedder.bands, n_threads=job.threads)
+    n_locations = coordinates.sizes["location"]
+    missing = n_locations - np.unique(rows[:, 0]).size
+    logger.info("%d patches of %d locations, %d without any, on %s", len(rows), n_locations, missing, device)
+    reader = PatchReader(store, embedder.bands, n_threads=job.threads) if embedder.bands else None
     write_embeddings(
         parent(job.output.store),
-        embed_chunks(reader, embedder, rows=rows, shape=shape, device=device),
+        embed_chunks(reader, embedder, rows=rows, coordinates=coordinates, device=device),
         coordinates=coordinates,
         n_features=embedder.n_features,
         attributes={

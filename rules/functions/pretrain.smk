@@ -57,7 +57,8 @@ def watched_task(wildcards):
 
 def model_options(wildcards):
     """What a model's entry says, without how many cores it gets."""
-    return {key: value for key, value in MODELS[wildcards.model].items() if key != "threads"}
+    elsewhere = ("threads", "tasks", "extents_px")
+    return {key: value for key, value in MODELS[wildcards.model].items() if key not in elsewhere}
 
 
 def model_threads(wildcards):

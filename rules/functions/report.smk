@@ -64,10 +64,7 @@ def report_inputs(wildcards):
     for model in filter(is_trained, MODELS):
         files[f"models/{model}/metrics"] = f"results/models/{model}/metrics.jsonl"
         files[f"models/{model}/encoder"] = f"results/models/{model}/encoder.safetensors"
-    for model in MODELS:
-        for task in TASKS:
-            for probe in ("linear", "knn"):
-                files[f"scores/{model}/{task}/{probe}"] = (
-                    f"results/downstream/{model}/{task}/{probe}.json"
-                )
+    for probe in ("linear", "knn"):
+        for path in evaluated_pairs(f"results/downstream/{{model}}/{{task}}/{probe}.json"):
+            files[f"scores/{path.removeprefix('results/downstream/').removesuffix('.json')}"] = path
     return files

@@ -249,11 +249,18 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
         for section in ("greenness", "scenes"):
             where = f"datasets.{name}.{section}.catalog"
             yield from missing(where, options[section].get("catalog"), catalogs, "catalog")
+    runs = dict(_expand_seeds(document["models"], document["seed"]))
     for name, entry in document["models"].items():
         if "dataset" in entry:
             yield from missing(f"models.{name}.dataset", entry["dataset"], own, "dataset of your own")
         if "knn" in entry:
             yield from missing(f"models.{name}.knn.task", entry["knn"]["task"], document["tasks"], "task")
+        for task in entry.get("tasks", ()):
+            yield from missing(f"models.{name}.tasks", task, document["tasks"], "task")
+        for part in entry.get("parts", ()):
+            yield from missing(f"models.{name}.parts", part, runs, "model")
+            if runs.get(part, {}).get("encoder") == "joined":
+                yield f"models.{name}.parts: {part!r} is joined itself; name its parts"
     for name, entry in document["tasks"].items():
         where = f"tasks.{name}.dataset"
         yield from missing(where, entry["dataset"], datasets, "dataset")

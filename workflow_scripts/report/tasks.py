@@ -11,8 +11,16 @@ from workflow_scripts.report.differences import LOWER_IS_BETTER, differences_sec
 from workflow_scripts.report.drawing import OKABE_ITO, legend_below, picture
 from workflow_scripts.report.inputs import Model
 
-UNTRAINED = {"random": "random weights", "mean_spectrum": "mean spectrum, no network"}
-"""Encoders without training, in the order in which they follow the trained ones."""
+UNTRAINED = {
+    "published": "published weights",
+    "random": "random weights",
+    "mean_spectrum": "mean spectrum, no network",
+    "band_quantiles": "quantiles of bands, no network",
+    "coordinates": "coordinates only, no pixels",
+    "table": "a table only, no pixels",
+    "joined": "several side by side",
+}
+"""Encoders that were not trained here, in the order in which they follow the trained ones."""
 PROBES = {"linear": "linear probe", "knn": "k-NN"}
 FOLDS = {"random": "random folds", "blocked": "blocked folds", "fixed": "published split"}
 METRICS = {
