@@ -15,6 +15,7 @@ Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
 import importlib.util
 import logging
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -41,6 +42,9 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 """Set by torchrun for its processes; those that another program left are not meant for them."""
+
+_BAR_WIDTH = 30
+"""Characters of the progress bar."""
 
 _KINDS = ("is_non_vegetated", "is_mountain")
 """Kinds of locations whose share of the draws is told."""
@@ -169,6 +173,8 @@ def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file
             for line in process.stdout:
                 level = logging.WARNING if line.startswith("WARNING ") else logging.INFO
                 logger.log(level, "%s", line.rstrip())
+                if sys.stderr.isatty():
+                    draw_progress(run_file.parent.name, line)
             status = process.wait()
         finally:
             process.terminate()
@@ -176,6 +182,18 @@ def launch(run_file: Path, *, options: recipes.Options, threads: int, error_file
         message = error_file.read_text() if error_file.exists() else f"training ended with status {status}"
         error_file.unlink(missing_ok=True)
         raise RuntimeError(message)
+
+
+def draw_progress(model: str, line: str) -> None:
+    """Draw a bar on the terminal from a line of the log that tells the progress; other lines draw none."""
+    found = re.search(r"step (\d+) of (\d+) .*?(loss .*)", line)
+    if found is None:
+        return
+    step, last = int(found[1]), int(found[2])
+    filled = _BAR_WIDTH * step // last
+    bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+    sys.stderr.write(f"\r{model} [{bar}] {found[3]}\033[K" + ("\n" if step == last else ""))
+    sys.stderr.flush()
 
 
 def describe(

@@ -44,7 +44,13 @@ def settings(**report):
         "seasons": {"strategy": "phenology", "names": list(SEASONS)},
         "scenes": {"years": [2021, 2022], "max_cloud_cover": 20, "choice": "clearest"},
         "patches": {"size_m": SIZE_M},
-        "weights": {"non_vegetated": 0.25, "mountain": 2.0, "max_ndvi": 0.1, "mask_clouds": False},
+        "weights": {
+            "non_vegetated": 0.25,
+            "mountain": 2.0,
+            "max_ndvi": 0.1,
+            "mask_clouds": False,
+            "mask_snow": False,
+        },
         "report": {
             "title": None,
             "notice": None,

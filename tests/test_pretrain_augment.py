@@ -97,6 +97,16 @@ def test_views_equal_the_slow_ones(images):
     assert min(seen.values()) > 0
 
 
+def test_the_slow_operations_are_those_of_opencv():
+    cv2 = pytest.importorskip("cv2")
+    image = np.random.default_rng(2).uniform(0.5, 40, (SIZE, SIZE)).astype(np.float32)
+    for sigma in (0.1, 0.33, 0.8, 1.27, 2.0):
+        np.testing.assert_allclose(slow_blur(image, sigma), cv2.GaussianBlur(image, (0, 0), sigma), rtol=1e-4)
+    for part in (image, image[3:15, 2:19]):
+        expected = cv2.resize(part, (20, 20), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(slow_resize(part, 20), expected, rtol=1e-4)
+
+
 def test_masks_follow_their_views(images):
     views = (View(0, "none"), View(1, "before_crop"), View(0, "after_crop"))
     valid = torch.from_numpy(np.random.default_rng(1).random((12, 2, SIZE, SIZE)) > 0.3)

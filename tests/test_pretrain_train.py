@@ -476,6 +476,17 @@ def test_the_first_error_of_the_processes_is_told(world, tmp_path, processes):
         pretrain.main(job)
 
 
+def test_a_bar_on_the_terminal_shows_the_progress(capsys):
+    line = "INFO pretrain.train: step 48 of 96 (50.0 %), epoch 11: loss 12.21, 68.8 samples/s, waiting 0 %, 0:00:22 left"
+    for text in ("INFO __main__: something else", line, line.replace("48 of 96 (50.0", "96 of 96 (100.0")):
+        pretrain.draw_progress("made-seco", text)
+    half, whole = capsys.readouterr().err.split("\r")[1:]
+    assert (
+        half.startswith(f"made-seco [{'#' * 15}{'.' * 15}] loss 12.21, 68.8 samples/s") and "\n" not in half
+    )
+    assert f"[{'#' * 30}]" in whole and whole.endswith("\n")
+
+
 def test_several_machines_get_one_command_each():
     entry = ENTRY | {"processes": 4, "nodes": 2, "rendezvous": "first:29500", "bn": {"group_size": 2}}
     command = pretrain.torchrun(Path("results/models/made-seco/options.json"), recipes.resolve(entry))

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from tests import fabricate
 from workflow_scripts import weigh_locations
-from workflow_scripts.core import store, tables
+from workflow_scripts.core import bands, store, tables
 
 B04, B08 = 2, 3
 
@@ -36,9 +37,34 @@ def test_clouds_count_as_in_the_paper_unless_masked():
     assert weigh_locations.patch_mean_ndvi(dn, scl) == pytest.approx(0.5)
 
 
-def test_snow_is_never_masked():
+@pytest.mark.parametrize(
+    ("masked", "expected"),
+    [((), 0.125), (bands.SCL_CLOUD, 0.25), (bands.SCL_SNOW, 0.5 / 3), ((8, 9, 11), 0.5)],
+)
+def test_clouds_and_snow_count_unless_each_is_masked(masked, expected):
+    """A quarter green, a quarter snow, half cloud; NDVI 0.5 where green, 0 elsewhere."""
     dn = pixels(5000, 5000)
-    assert weigh_locations.patch_mean_ndvi(dn, np.full((2, 2), 11, np.uint8)) == 0
+    dn[[B04, B08], 2:, 2:] = [[[100]], [[300]]]
+    scl = np.array([[9, 9], [11, 4]], np.uint8)
+    patches = xr.Dataset(
+        {
+            "dn10": (("location", "season", "b", "y", "x"), dn[None, None]),
+            "scl": (("location", "season", "v", "u"), scl[None, None]),
+        }
+    )
+    assert weigh_locations.largest_ndvi(patches, masked=masked) == pytest.approx(expected)
+
+
+def test_a_location_of_snow_alone_is_bare_when_snow_is_masked():
+    dn = pixels(5000, 5000)
+    patches = xr.Dataset(
+        {
+            "dn10": (("location", "season", "b", "y", "x"), np.stack([dn, 0 * dn])[:, None]),
+            "scl": (("location", "season", "v", "u"), np.full((2, 1, 2, 2), 11, np.uint8)),
+        }
+    )
+    found = weigh_locations.largest_ndvi(patches, masked=bands.SCL_SNOW)
+    assert found[0] == 0 and np.isnan(found[1])  # the second has no patch
 
 
 @pytest.mark.parametrize(

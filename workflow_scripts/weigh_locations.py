@@ -5,12 +5,13 @@ Writes `weights.parquet` (one row per location, joined by `location_id`) and `we
 
 Method of the SSL4Eco paper: a location whose mean NDVI stays below 0.1 in every season it has is drawn
 a quarter as often, one in mountains (GMBA) twice as often; both together multiply, which the paper
-leaves open. NDVI below 0 counts as 0 and clouds count as they are, as in the paper's files;
-`mask_clouds` leaves out what the scene classification calls cloud or shadow.
+leaves open. NDVI below 0 counts as 0, clouds and snow count as they are, as in the paper's files;
+`mask_clouds` leaves out what the scene classification calls cloud or shadow, `mask_snow` what it calls
+snow or ice.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,13 +29,15 @@ PAPER_SHARES = {"non_vegetated": 0.17, "mountain": 0.16}
 """Shares of the paper's locations (SSL4Eco, section A-1), to compare with."""
 
 
-def patch_mean_ndvi(dn10: np.ndarray, scl: np.ndarray | None = None) -> np.ndarray:
+def patch_mean_ndvi(
+    dn10: np.ndarray, scl: np.ndarray | None = None, *, masked: Sequence[int] = bands.SCL_CLOUD
+) -> np.ndarray:
     """Average NDVI over the pixels with data, values below 0 counted as 0.
 
     Parameters
     ----------
     dn10 : uint16 array (..., 4, y, x), bands in the order of `bands.BANDS10`, 0 = no data
-    scl : uint8 array (..., y/2, x/2); where given, cloud and cloud shadow are left out
+    scl : uint8 array (..., y/2, x/2); where given, the `masked` classes are left out
 
     Returns
     -------
@@ -43,32 +46,35 @@ def patch_mean_ndvi(dn10: np.ndarray, scl: np.ndarray | None = None) -> np.ndarr
     near_infrared, red = (dn10[..., bands.BANDS10.index(name), :, :] for name in ("B08", "B04"))
     values = np.maximum(bands.ndvi(near_infrared, red), 0)
     if scl is not None:
-        is_cloud = np.isin(scl, bands.SCL_CLOUD)
-        values[is_cloud.repeat(2, axis=-2).repeat(2, axis=-1)] = np.nan
+        is_masked = np.isin(scl, masked)
+        values[is_masked.repeat(2, axis=-2).repeat(2, axis=-1)] = np.nan
     n_valid = np.isfinite(values).sum(axis=(-2, -1))
     total = np.nansum(values, axis=(-2, -1), dtype=np.float64)
     return np.where(n_valid > 0, total / np.maximum(n_valid, 1), np.nan).astype(np.float32)
 
 
-def largest_ndvi(patches: xr.Dataset, *, mask_clouds: bool) -> np.ndarray:
+def largest_ndvi(patches: xr.Dataset, *, masked: Sequence[int]) -> np.ndarray:
     """Find the largest seasonal mean NDVI of each location, one location in memory at a time.
 
     Parameters
     ----------
     patches : lazy store, or a part of it
-    mask_clouds : leave out cloud and shadow
+    masked : scene classes that are left out
 
     Returns
     -------
-    float32 array (location,); NaN without a patch
+    float32 array (location,); NaN without a patch, 0 where everything is masked in every patch:
+    nothing green was seen
     """
     largest = np.full(patches.sizes["location"], np.nan, np.float32)
     for location in range(len(largest)):
         one = patches.isel(location=location)
-        scl = one["scl"].to_numpy() if mask_clouds else None
-        means = patch_mean_ndvi(one["dn10"].to_numpy(), scl)
+        dn10 = one["dn10"].to_numpy()
+        means = patch_mean_ndvi(dn10, one["scl"].to_numpy() if masked else None, masked=masked)
         if np.isfinite(means).any():
             largest[location] = np.nanmax(means)
+        elif dn10.any():
+            largest[location] = 0
     return largest
 
 
@@ -138,7 +144,10 @@ def main(job: SimpleNamespace) -> None:
     )
     index = tables.read_table(job.input.patches, "patches", ["location_id", "is_complete"])
     settings = dict(job.params.settings)
-    mask_clouds = settings.pop("mask_clouds")
+    masked = [
+        *(bands.SCL_CLOUD if settings.pop("mask_clouds") else ()),
+        *(bands.SCL_SNOW if settings.pop("mask_snow") else ()),
+    ]
     path = parent(job.input.store)
     per_shard = store.layout(path)["per_shard"]
     patches = store.open_store(path)
@@ -148,7 +157,7 @@ def main(job: SimpleNamespace) -> None:
         )
     largest = []
     for shard, part in enumerate(shard_slices(len(locations), per_shard)):
-        largest.append(largest_ndvi(patches.isel(location=part), mask_clouds=mask_clouds))
+        largest.append(largest_ndvi(patches.isel(location=part), masked=masked))
         LOG.info("shard %d: locations %d to %d", shard, part.start, part.stop - 1)
     weights = weigh(locations, np.concatenate(largest), **settings)
     shares = summarize(weights, index.loc[index["is_complete"], "location_id"])

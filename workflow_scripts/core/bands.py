@@ -61,6 +61,7 @@ SCL_CLASSES = MappingProxyType(
 )
 SCL_CLOUD = (3, 8, 9, 10)
 """Scene classes that hide the ground; snow (11) never counts as cloud."""
+SCL_SNOW = (11,)
 SCL_NODATA = (0, 1)
 _VEGETATION, _WATER = 4, 6
 _MIN_TELLING_PIXELS = 100
