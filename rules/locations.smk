@@ -4,6 +4,31 @@
 include: "functions/locations.smk"
 
 
+rule draw_points:
+    input:
+        source=point_source,
+    output:
+        points="results/datasets/{dataset}/points.parquet",
+    log:
+        "results/logs/{dataset}/draw_points.log",
+    benchmark:
+        "results/logs/{dataset}/draw_points.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives(filter(draws_points, DATASETS)),
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=120,
+    params:
+        options=lambda wildcards: point_options(wildcards.dataset),
+        seed=SEED,
+        code=code("workflow_scripts.draw_points"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/draw_points.py"
+
+
 checkpoint sample_locations:
     input:
         land=path_option("locations", "land"),
@@ -13,7 +38,7 @@ checkpoint sample_locations:
         exclude=path_option("locations", "exclude"),
         strata_path=path_option("locations", "strata_path"),
         strata_areas=path_option("locations", "strata_areas"),
-        path=path_option("locations", "path"),
+        path=own_points,
         spread=path_option("locations", "spread"),
         evaluation=evaluation_points,
     output:
@@ -70,6 +95,7 @@ rule label_locations:
     input:
         locations="results/datasets/{dataset}/locations.parquet",
         sources=label_sources,
+        points=drawn_points,
     output:
         labels="results/datasets/{dataset}/labels.parquet",
     log:

@@ -95,7 +95,9 @@ def test_lists_are_replaced_not_merged():
     }
 
 
-@pytest.mark.parametrize("names", [["ssl4eco"], ["ssl4eco", "ssl4eco-calendar"], ["region"]], ids="+".join)
+@pytest.mark.parametrize(
+    "names", [["ssl4eco"], ["ssl4eco", "ssl4eco-calendar"], ["region"], ["paper-tasks"]], ids="+".join
+)
 def test_recipes_are_valid(names):
     user = {}
     for name in names:

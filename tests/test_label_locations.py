@@ -156,7 +156,7 @@ def test_main_writes_the_table(tmp_path):
     label_locations.main(
         SimpleNamespace(
             input=SimpleNamespace(
-                locations=tmp_path / "locations.parquet", sources=[str(tmp_path / "t.csv")]
+                locations=tmp_path / "locations.parquet", sources=[str(tmp_path / "t.csv")], points=[]
             ),
             output=SimpleNamespace(labels=tmp_path / "labels.parquet"),
             params=SimpleNamespace(labels=labels),

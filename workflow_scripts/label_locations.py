@@ -1,25 +1,32 @@
 """Look up the labels of a dataset's locations.
 
-Reads: `locations.parquet` and one raster, polygon file or table per target.
+Reads: `locations.parquet`; one raster, polygon file or table per target; `points.parquet`, where the
+locations were drawn with their labels.
 Writes: `labels.parquet`: `location_id` and one column per target. Whole numbers stay integers, with
--1 where missing; other numbers are floats, NaN where missing. Missing labels are counted in the log.
+-1 where missing; other numbers are floats, NaN where missing; text is "" where missing, a list of codes
+None. Missing labels are counted in the log.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
+from workflow_scripts.core.classes import CODE_MAPS
 from workflow_scripts.core.polygons import locate, read_polygons
 from workflow_scripts.core.rasters import raster_values
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.core.tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
+
+REFERENCE_INDEX = "reference_index"
+"""Source of all labels of a dataset: the index file published with the paper."""
 
 
 def label_from_polygons(locations: pd.DataFrame, path: str, column: str) -> pd.Series:
@@ -32,8 +39,15 @@ def label_from_polygons(locations: pd.DataFrame, path: str, column: str) -> pd.S
     return values.where(row >= 0)
 
 
-def label_from_table(locations: pd.DataFrame, path: str, column: str) -> pd.Series:
-    """Give the value of the table's row with the location's id."""
+def label_from_table(
+    locations: pd.DataFrame, path: str, column: str, *, separator: str | None = None
+) -> pd.Series:
+    """Give the value of the table's row with the location's id: a number, text, or a list of codes.
+
+    Parameters
+    ----------
+    separator : what stands between the codes of a text that is a list, as in ``oak; pine``
+    """
     if not Path(path).exists():
         raise FileNotFoundError(f"no file {path!r}")
     if path.endswith(".parquet"):
@@ -47,8 +61,39 @@ def label_from_table(locations: pd.DataFrame, path: str, column: str) -> pd.Seri
     repeated = ids[ids.duplicated()].unique()
     if len(repeated):
         raise ValueError(f"{path!r} repeats {len(repeated)} location_id(s): {list(map(str, repeated[:5]))!r}")
-    numbers = _numbers(table[column], path, column).set_axis(ids)
-    return numbers.reindex(locations["location_id"].astype(str)).reset_index(drop=True)
+    values = _values(table[column], path, column, separator).set_axis(ids)
+    return values.reindex(locations["location_id"].astype(str)).reset_index(drop=True)
+
+
+def _values(values: pd.Series, path: str, column: str, separator: str | None) -> pd.Series:
+    """Give a column as nullable numbers, as text, or as lists of codes."""
+    known = values.dropna()
+    plain = [None if value is pd.NA else value for value in values]
+    if len(known) and all(isinstance(value, list | np.ndarray) for value in known):
+        lists = [None if value is None else [str(code) for code in value] for value in plain]
+        return pd.Series(lists, dtype=object)
+    if separator is not None:
+        lists = [None if value is None else split_codes(str(value), separator) for value in plain]
+        return pd.Series(lists, dtype=object)
+    if len(known) and isinstance(known.iloc[0], str):
+        return pd.Series([None if value is None else str(value).strip() for value in plain], dtype=object)
+    return _numbers(values, path, column)
+
+
+def split_codes(text: str, separator: str) -> list[str]:
+    """Split a text into its codes, each once, in their order."""
+    return list(dict.fromkeys(filter(None, (code.strip() for code in text.split(separator)))))
+
+
+def map_codes(values: pd.Series, rule: str | Mapping[Any, Any]) -> pd.Series:
+    """Replace raw codes by those of classes; a code that the rule does not name is missing.
+
+    Parameters
+    ----------
+    rule : one of `CODE_MAPS`, or raw code → code
+    """
+    table = CODE_MAPS[rule] if isinstance(rule, str) else {int(k): int(v) for k, v in rule.items()}
+    return values.astype("Int64").map(table, na_action="ignore").astype("Int64")
 
 
 def _numbers(values: pd.Series, path: str, column: str) -> pd.Series:
@@ -72,6 +117,10 @@ def encode_missing(values: pd.Series, target: str) -> np.ndarray:
 
     Integers below 0 cannot be class codes (-1 means missing): they are stored as floats.
     """
+    if values.dtype == object:
+        is_list = any(isinstance(value, list) for value in values)
+        known = values.where(values.notna(), None)
+        return (known if is_list else known.fillna("")).to_numpy(object)
     if pd.api.types.is_integer_dtype(values) and not (values < 0).any():
         return values.to_numpy("int64", na_value=-1)
     if pd.api.types.is_integer_dtype(values):
@@ -95,11 +144,9 @@ def label(locations: pd.DataFrame, labels: Mapping[str, Mapping[str, Any]]) -> p
     for target, entry in labels.items():
         column = entry.get("column")
         try:
-            if entry["source"] == "raster":
-                values = raster_values(locations, entry["path"], column)
-            else:
-                look_up = {"vector": label_from_polygons, "table": label_from_table}[entry["source"]]
-                values = look_up(locations, entry["path"], target if column is None else str(column))
+            values = _look_up(locations, entry, target if column is None else column)
+            if entry.get("map") is not None:
+                values = map_codes(values, entry["map"])
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"labels.{target}: {error}") from error
         result[target] = encode_missing(values, target)
@@ -111,14 +158,46 @@ def label(locations: pd.DataFrame, labels: Mapping[str, Mapping[str, Any]]) -> p
     return result
 
 
+def _look_up(locations: pd.DataFrame, entry: Mapping[str, Any], column: str | int) -> pd.Series:
+    """Give the values of one target."""
+    if entry["source"] == "raster":
+        band = column if isinstance(column, int) else None
+        scaling = {"scale": entry.get("scale"), "offset": entry.get("offset")}
+        return raster_values(locations, entry["path"], band, **scaling)
+    if entry["source"] == "vector":
+        return label_from_polygons(locations, entry["path"], str(column))
+    return label_from_table(locations, entry["path"], str(column), separator=entry.get("separator"))
+
+
+def with_files(
+    labels: Mapping[str, Any], sources: Sequence[str], points: str | None
+) -> dict[str, dict[str, Any]]:
+    """Give each target the file that Snakemake gives for it (a copy where it lies in a bucket).
+
+    Parameters
+    ----------
+    labels : section `labels` of a dataset, or its short form for a published index
+    sources : the files of the targets that name a local one
+    points : table of the drawn points, which has the labels of source `points`
+    """
+    if labels.get("source") == REFERENCE_INDEX:
+        columns = [name for name in pq.read_schema(points).names if name not in ("location_id", "lon", "lat")]
+        labels = {name: {"source": "points"} for name in columns}
+    given, result = iter(sources), {}
+    for target, entry in labels.items():
+        is_local = entry["source"] != "points" and "://" not in entry["path"]
+        path = next(given) if is_local else entry.get("path")
+        if entry["source"] == "points" and points is None:
+            raise ValueError(f"labels.{target}: source 'points' needs the section `points`, which draws them")
+        result[target] = {**entry, "path": points if entry["source"] == "points" else path}
+    return result
+
+
 def main(job: Any) -> None:
     """Write `labels.parquet` of one dataset."""
     locations = read_table(job.input.locations, "locations", ["location_id", "lon", "lat"])
-    # the files Snakemake gives, copies where they lie in a bucket
-    labels = {
-        target: {**entry, "path": path}
-        for (target, entry), path in zip(job.params.labels.items(), job.input.sources, strict=True)
-    }
+    points = str(job.input.points) if job.input.points else None
+    labels = with_files(job.params.labels, list(job.input.sources), points)
     write_table(label(locations, labels), job.output.labels, "labels")
 
 

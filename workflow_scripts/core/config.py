@@ -122,6 +122,8 @@ def season_labels(seasons: Mapping[str, Any]) -> list[str]:
 def _dataset(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in a dataset's options: the defaults, what it takes over, its own entry."""
     entry = document["datasets"][name]
+    if "points" in entry or (entry.get("labels") or {}).get("source") == "reference_index":
+        entry = overlay({"locations": {"design": "file"}}, entry)
     options = overlay(document["defaults"], entry)
     if "from" in entry:
         other = overlay(document["defaults"], document["datasets"][entry["from"]["dataset"]])
@@ -266,5 +268,6 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
         yield from missing(where, entry["dataset"], datasets, "dataset")
         labels = datasets.get(entry["dataset"], {}).get("labels") or {}
         wanted = [entry["target"]] if isinstance(entry["target"], str) else entry["target"]
-        for target in wanted if entry["dataset"] in own else ():
+        is_listed = entry["dataset"] in own and labels.get("source") != "reference_index"
+        for target in wanted if is_listed else ():
             yield from missing(f"tasks.{name}.target", target, labels, "label of that dataset")

@@ -6,6 +6,7 @@ pole or across the antimeridian need no cutting, and straight edges stay straigh
 
 import logging
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def read_vector(path: str | os.PathLike, *, key: str) -> gpd.GeoDataFrame:
         if Path(path).suffix in (".parquet", ".geoparquet"):
             frame = gpd.read_parquet(path)
         else:
-            frame = gpd.read_file(path)
+            frame = gpd.read_file(_inner_shapefile(path))
     except (ValueError, OSError, RuntimeError) as error:
         raise ValueError(
             f"{key}: cannot read {str(path)!r} as GeoParquet, GeoJSON, GeoPackage or shapefile: {error}"
@@ -55,6 +56,15 @@ def read_vector(path: str | os.PathLike, *, key: str) -> gpd.GeoDataFrame:
     if not isinstance(frame, gpd.GeoDataFrame) or frame.empty:
         raise ValueError(f"{key}: {str(path)!r} holds no features with a geometry")
     return frame
+
+
+def _inner_shapefile(path: str | os.PathLike) -> str:
+    """Give the address of the one shapefile in a zip, also in a folder of it, where GDAL does not look."""
+    if not zipfile.is_zipfile(path):
+        return str(path)
+    with zipfile.ZipFile(path) as archive:
+        inner = [name for name in archive.namelist() if name.lower().endswith(".shp")]
+    return f"/vsizip/{Path(path).resolve()}/{inner[0]}" if len(inner) == 1 else str(path)
 
 
 def read_polygons(path: str | os.PathLike, columns: Sequence[str] = (), *, key: str) -> gpd.GeoDataFrame:

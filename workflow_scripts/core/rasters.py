@@ -13,7 +13,14 @@ WINDOW_PIXELS = 1024
 """Side of the windows in which a raster is read: bounds the memory for global rasters."""
 
 
-def raster_values(points: pd.DataFrame, path: str, band: int | None = None) -> pd.Series:
+def raster_values(
+    points: pd.DataFrame,
+    path: str,
+    band: int | None = None,
+    *,
+    scale: float | None = None,
+    offset: float | None = None,
+) -> pd.Series:
     """Give the value of the raster pixel that holds each point.
 
     Parameters
@@ -21,6 +28,7 @@ def raster_values(points: pd.DataFrame, path: str, band: int | None = None) -> p
     points : `lon`, `lat`, degrees
     path : raster with a CRS; the band's scale and offset, where it has them, are applied
     band : its number, 1 by default
+    scale, offset : value = stored number × scale + offset, in place of what the file says; None: the file's
 
     Returns
     -------
@@ -40,8 +48,9 @@ def raster_values(points: pd.DataFrame, path: str, band: int | None = None) -> p
             raise ValueError(f"{path!r} has no band {band!r}; it has {raster.sizes['band']} band(s)")
         raster = raster.sel(band=band)
         values, is_valid = _pixel_values(raster, points)
-        nodata, scale = raster.rio.nodata, raster.attrs.get("scale_factor", 1.0)
-        offset = raster.attrs.get("add_offset", 0.0)
+        nodata = raster.rio.nodata
+        scale = raster.attrs.get("scale_factor", 1.0) if scale is None else float(scale)
+        offset = raster.attrs.get("add_offset", 0.0) if offset is None else float(offset)
     if nodata is not None:
         is_valid &= ~(np.isnan(values) if np.isnan(nodata) else values == nodata)
     if np.issubdtype(values.dtype, np.integer) and (scale, offset) == (1.0, 0.0):
