@@ -17,6 +17,8 @@ from workflow_scripts.core import grid
 from workflow_scripts.core.land import Ground, land_cells
 from workflow_scripts.core.polygons import read_polygons
 from workflow_scripts.core.tables import read_table
+from workflow_scripts.report import representativeness
+from workflow_scripts.report.inputs import Dataset
 from workflow_scripts.sample_locations import main
 
 pytestmark = pytest.mark.real
@@ -65,19 +67,19 @@ def census(real_data, tmp_path_factory):
     locations, seconds = sample(real_data, out, **options)
     cells = grid.cells(23_000)
     area = pd.Series(grid.cell_area_km2(cells), index=cells["cell_id"].astype(object))
-    jobs = json.loads((out / "jobs.json").read_text())
-    return locations.assign(area_km2=area.loc[locations["location_id"]].to_numpy()), seconds, jobs
+    files = {name: json.loads((out / f"{name}.json").read_text()) for name in ("jobs", "sampling")}
+    return locations.assign(area_km2=area.loc[locations["location_id"]].to_numpy()), seconds, files
 
 
 def test_census_of_the_earths_land(census):
-    locations, seconds, jobs = census
+    locations, seconds, files = census
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     without = (locations["lat"] > -60).sum()
     unassigned = (locations["eco_id"] < 0).sum()
     print(
         f"\n{len(locations)} locations at 23 km, {without} without Antarctica "
         f"({without / len(locations):.1%}), {unassigned} in no ecoregion, "
-        f"{locations['area_km2'].sum() / 1e6:.2f} M km2, {len(jobs['shards'])} shards; "
+        f"{locations['area_km2'].sum() / 1e6:.2f} M km2, {len(files['jobs']['shards'])} shards; "
         f"{seconds:.1f} s, peak {peak_gb:.2f} GB"
     )
     # Natural Earth's 1:110m land gives 277,595 centers and 256,476 without Antarctica
@@ -103,6 +105,37 @@ def test_biome_shares_are_those_of_the_area(census, real_data):
     table["difference"] = table["places"] - table["area"]
     print(f"\n{table.round(2).to_string()}")
     assert table["difference"].abs().max() < 0.5
+
+
+def test_shares_beside_those_of_ssl4eo_s12(census, real_data):
+    """The report's comparison: biomes and climate classes, the validation places of SSL4EO-S12 v1.1 as baseline."""
+    locations, _, files = census
+    folder = real_data / "ecoregions"
+    compare = {
+        "ecoregions": str(folder / "ecoregions2017_simplified.parquet"),
+        "baseline": str(real_data / "sentinel2" / "ssl4eo_s12_v1.1_val_metadata.parquet"),
+        "land_cover": str(folder / "koppen_geiger_0p5deg.tif"),
+    }
+    land = str(real_data / "land" / "ne_10m_land.parquet")
+    dataset = Dataset("real", {}, locations=locations, land=land, sampling=files["sampling"], compare=compare)
+    polygons = read_polygons(compare["ecoregions"], ["ECO_NAME", "BIOME_NAME"], key="ecoregions")
+    baseline = representativeness.read_baseline(compare["baseline"], polygons)
+    groups = pd.DataFrame(files["sampling"]["ecoregions"])
+    shares = representativeness.share_table(groups, "biome_name", baseline=baseline["biome_name"])
+    measured, _ = representativeness.measured_land(dataset, with_all=True)
+    classes = representativeness.cover_shares(locations, measured, compare["land_cover"])
+    told = (shares[["locations", "baseline"]].sub(shares["area"], axis=0)).abs().max()
+    print(
+        f"\n{shares.round(2).to_string()}\n{len(baseline)} places of the baseline in "
+        f"{baseline.loc[baseline['eco_name'] != '', 'eco_name'].nunique()} ecoregions; largest differences of a "
+        f"biome's share {told.round(2).to_dict()}, of a climate class's share of the locations "
+        f"{(classes['locations'] - classes['area']).abs().max():.2f} points"
+    )
+    assert told["locations"] < 0.5 < 5 < told["baseline"]
+    # classes of a raster of half a degree follow the land less closely than polygons do
+    assert (classes["locations"] - classes["area"]).abs().max() < 0.5
+    html = representativeness.representativeness_section(dataset)
+    assert "Baseline %" in html and "land-cover raster" in html
 
 
 def test_assignment_is_that_of_geopandas(census, real_data):
