@@ -104,7 +104,7 @@ def test_wall_time_names_what_limits_it(assumed, limit):
     hours, name = estimate_cost.wall_hours(load, 1, rates)
     assert name == limit
     if limit == "cores":
-        waits = 1e4 / 32 * 0.05 / 3600
+        waits = 1e4 / 64 * 0.05 / 3600
         assert hours == pytest.approx(10 + waits)
         halved = estimate_cost.wall_hours(load, 2, rates)[0]
         assert halved == pytest.approx(hours / 2)

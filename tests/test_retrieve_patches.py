@@ -370,6 +370,31 @@ def test_growth_keeps_what_is_there(make_world, monkeypatch):
     assert json.loads(table["screened"][0])[0]["outcome"] == "ok"
 
 
+def test_added_years_and_another_cloud_limit_fetch_only_what_changes(make_world, monkeypatch):
+    """A clearer scene of a new year takes one season over; a stricter limit of scenes drops one."""
+    world = make_world(points=(CENTER,))
+    assert list(world.run()["item_id"]) == ["A", "C"]
+    write_files("scenes", "new", scl=4)
+    items = [*world.items, make_item("new", "2022-07-01", **{"eo:cloud_cover": 0.0})]
+    grown = World(world.folder, items, points=(CENTER,))
+    opened = count_opened(monkeypatch)
+    grown.settings["years"] = [2020, 2021]
+    grown.search()
+    grown.select()
+    assert list(grown.retrieve()["item_id"]) == ["A", "C"] and opened == []
+    grown.settings["years"] = [2020, 2022]
+    grown.search()
+    grown.select()
+    assert list(grown.retrieve()["item_id"]) == ["new", "C"]
+    assert scenes_of(opened) == {"new"}
+    opened.clear()
+    grown.settings |= {"max_cloud_cover": 1, "second_pass": False}
+    grown.select()
+    table = grown.retrieve()
+    assert list(table["item_id"]) == ["new", ""] and table["reason"][1] == "no_candidate"
+    assert opened == []
+
+
 def _retrieve_until_replace(job, n_replaced):
     """Run in a child process that dies at the n-th file moved into place."""
     calls, replace = [], os.replace

@@ -178,6 +178,22 @@ def test_store_opens_without_our_code_and_without_consolidated_metadata(path):
     assert xr.open_zarr(copy)["dn10"].shape == (6, 4, 4, 32, 32)
 
 
+@pytest.mark.parametrize("codec", sorted(store.CODECS))
+def test_tensorstore_and_zarr_python_read_the_same_pixels(tmp_path, codec):
+    """As docs/patches.md shows it."""
+    tensorstore = pytest.importorskip("tensorstore")
+    path = tmp_path / "a.zarr"
+    store.create_store(path, locations=locations(6), codec=codec, **OPTIONS)
+    arrays = fill(store.empty_shard(path, 0))
+    store.write_shard(path, 0, arrays)
+    for name in ("dn10", "dn20", "dn60", "scl", "cloud_fraction", "datetime"):
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / name)}}
+        array = tensorstore.open(spec, read=True).result()
+        np.testing.assert_array_equal(array[:4].read().result(), arrays[name][:4])
+        np.testing.assert_array_equal(zarr.open_array(path / name, mode="r")[:4], arrays[name][:4])
+        assert array[4:].read().result().shape[0] == 2  # the shard that is not there yet reads as missing
+
+
 def bilinear(coarse, factor, y, x):
     """Slow, obvious bilinear value at a fine pixel's center."""
     py, px = (y + 0.5) / factor - 0.5, (x + 0.5) / factor - 0.5

@@ -162,7 +162,10 @@ def harmonize(dn: np.ndarray, offset: int) -> np.ndarray:
     """
     if offset == 0:
         return dn
-    return np.where(dn == 0, 0, np.maximum(dn, offset + 1) - np.uint16(offset)).astype(np.uint16)
+    result = np.maximum(dn, offset + 1)
+    result -= np.uint16(offset)
+    result *= dn != 0
+    return result
 
 
 def offset_doubt(dn20: np.ndarray, scl: np.ndarray, offset: int) -> str:

@@ -25,8 +25,8 @@ from requests.utils import get_environ_proxies, select_proxy
 from workflow_scripts.core import network
 from workflow_scripts.core.tiff import UnsupportedError
 
-MAX_REQUESTS = 32
-"""Requests in flight at most, to one host."""
+MAX_REQUESTS = 64
+"""Requests in flight at most, to one host: with answers after 50 ms, 1,280 a second."""
 CONNECT_TIMEOUT_S = 20
 _HTTP = ("http", "https")
 
