@@ -7,6 +7,7 @@ Every model is shown, whatever its place. The made world shows that the code lea
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,13 +16,18 @@ import pandas as pd
 SPACES = ("all", "season", "augmentation")
 
 
+def family(model: str) -> str:
+    """Name of a model without its seed."""
+    return re.sub(r"-s\d+$", "", model)
+
+
 def training(models: Path) -> pd.DataFrame:
     """Loss at the start and the end of each run, and the least spread of its spaces at the end."""
     rows = []
     for file in sorted(models.glob("*/metrics.jsonl")):
         first, *_, last = [json.loads(line) for line in file.read_text().splitlines()]
         stds = [last[f"std_{space}"] for space in SPACES if f"std_{space}" in last]
-        rows.append([file.parent.name.rsplit("-s", 1)[0], first["loss"], last["loss"], min(stds)])
+        rows.append([family(file.parent.name), first["loss"], last["loss"], min(stds)])
     return pd.DataFrame(rows, columns=["model", "first loss", "last loss", "least std"])
 
 
@@ -33,7 +39,7 @@ def scores(downstream: Path) -> pd.DataFrame:
         for folds, division in found["folds"].items():
             score = division["scores"][found["main_metric"]]["mean"]
             column = f"{found['task']} {found['main_metric']}, {found['probe']}, {folds}"
-            rows.append([found["model"].rsplit("-s", 1)[0], column, score])
+            rows.append([family(found["model"]), column, score])
     return pd.DataFrame(rows, columns=["model", "column", "score"])
 
 
