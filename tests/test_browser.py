@@ -107,6 +107,7 @@ def test_click_on_a_location_opens_it(page):
     search(page, "P004")
     page.wait_for_selector("h2:has-text('P004')")
     page.evaluate("document.getElementById('place').replaceChildren()")
+    page.evaluate("document.getElementById('canvas').scrollIntoView()")
     box = page.locator("#canvas").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector("h2:has-text('P004')")
@@ -149,11 +150,11 @@ def test_every_coloring_paints_and_names_its_classes(page):
 def test_switching_the_coloring_changes_what_is_painted(page):
     search(page, "P004")
     page.wait_for_selector("h2:has-text('P004')")
-    before = page.screenshot(clip=page.locator("#canvas").bounding_box())
+    before = page.locator("#canvas").screenshot()
     page.select_option("#coloring", "day")
     page.wait_for_function("() => document.querySelector('#legend p').textContent.startsWith('Date')")
     page.wait_for_timeout(200)
-    assert page.screenshot(clip=page.locator("#canvas").bounding_box()) != before
+    assert page.locator("#canvas").screenshot() != before
 
 
 def test_a_link_opens_the_location_it_names(browser, address):

@@ -356,6 +356,7 @@ async function open(index) {
   parts.push(...greenness(place), ...place.seasons.flatMap(seasonStory));
   $("place").replaceChildren(...parts);
   drawCurve(place);
+  if (matchMedia("(max-width: 55rem)").matches) $("place").scrollIntoView();
   $("status").textContent = `Location ${place.id} is open.`;
 }
 
