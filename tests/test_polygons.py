@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow_scripts.core import grid, scanlines
-from workflow_scripts.core.polygons import boxes, locate, nearest, read_polygons, split_box
+from workflow_scripts.core.boundaries import nearest
+from workflow_scripts.core.polygons import boxes, locate, read_polygons, split_box
 
 
 def star(lon, lat, radius, n=9, turn=0.0):

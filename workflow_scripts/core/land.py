@@ -15,7 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from workflow_scripts.core import grid
-from workflow_scripts.core.polygons import KM_PER_DEGREE, boundary_segments, boxes, locate, read_polygons
+from workflow_scripts.core.boundaries import KM_PER_DEGREE, boundary_segments
+from workflow_scripts.core.polygons import boxes, locate, read_polygons
 
 BAND_CELLS = 300_000
 """Cells are made and tested in bands of about this many, which bounds the memory."""

@@ -9,7 +9,8 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.core.polygons import locate, nearest
+from workflow_scripts.core.boundaries import nearest
+from workflow_scripts.core.polygons import locate
 from workflow_scripts.core.rasters import raster_values
 
 logger = logging.getLogger(__name__)
