@@ -91,3 +91,27 @@ rule knn_probe:
         "../envs/torch.yaml"
     script:
         "../pretrain/downstream/knn_probe.py"
+
+
+rule write_submission:
+    input:
+        embeddings=task_embeddings,
+        labels=task_labels,
+    output:
+        submission="results/downstream/{model}/{task}/submission.csv",
+    log:
+        "results/logs/downstream/{model}/{task}/write_submission.log",
+    benchmark:
+        "results/logs/downstream/{model}/{task}/write_submission.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=120,
+    params:
+        task=task_options,
+        seed=SEED,
+        code=code("pretrain.downstream.write_submission"),
+    conda:
+        "../envs/torch.yaml"
+    script:
+        "../pretrain/downstream/write_submission.py"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from pretrain.downstream import embed_patches, knn_probe, linear_probe
+from pretrain.downstream import embed_patches, knn_probe, linear_probe, write_submission
 from workflow_scripts import import_archive, import_patches, index_patches, unpack_archives, verify_store
 from workflow_scripts.core import store, tables
 from workflow_scripts.importing import biomassters, geolifeclef
@@ -159,16 +159,16 @@ TASKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", TASKS)
-def test_imported_and_evaluated_end_to_end(imported, form, tmp_path):
-    """The mean spectrum tells the two kinds of ground apart; both probes, the published split."""
-    case = imported(form)
+def embed(case, form, tmp_path):
+    """Embed a dataset's patches by their mean spectrum."""
     bands = ["B03", "B04", "B08"]
     embeddings = tmp_path / "embeddings.zarr"
     embed_patches.main(
         SimpleNamespace(
             input=SimpleNamespace(
                 encoder=[],
+                table=[],
+                parts=[],
                 patches=str(case.folder / "patches.parquet"),
                 store=str(case.folder / "patches.zarr/zarr.json"),
             ),
@@ -178,6 +178,14 @@ def test_imported_and_evaluated_end_to_end(imported, form, tmp_path):
             threads=1,
         )
     )
+    return embeddings
+
+
+@pytest.mark.parametrize("form", TASKS)
+def test_imported_and_evaluated_end_to_end(imported, form, tmp_path):
+    """The mean spectrum tells the two kinds of ground apart; both probes, the published split."""
+    case = imported(form)
+    embeddings = embed(case, form, tmp_path)
     task = {"dataset": form, "divisions": ["fixed"], "folds": 2, "mode": "fast", "k": 2, "block_km": 60}
     task |= TASKS[form]
     for name, module in (("linear", linear_probe), ("knn", knn_probe)):
@@ -196,6 +204,33 @@ def test_imported_and_evaluated_end_to_end(imported, form, tmp_path):
         pooled = division["pooled"][document["main_metric"]]
         # eight chips are too few to choose the linear head's penalty by
         assert pooled > (-1 if (form, name) == ("biomassters", "linear") else 0.85), (name, pooled)
+
+
+def test_submission_of_the_blind_surveys(imported, tmp_path):
+    """Every blind survey once, by its Id, with the species of its kind; one without a picture too."""
+    case = imported("geolifeclef-2023")
+    embeddings = embed(case, "geolifeclef-2023", tmp_path)
+    labels = pd.read_parquet(case.folder / "labels.parquet")
+    extra = {"location_id": "test-9", "species": None, "split": "blind", "submission_id": "10"}
+    tables.write_table(pd.concat([labels, pd.DataFrame([extra])]), tmp_path / "labels.parquet", "labels")
+    task = {"dataset": "d", "mode": "fast", **TASKS["geolifeclef-2023"], "pos_weight": 1.0}
+    write_submission.main(
+        SimpleNamespace(
+            input=SimpleNamespace(
+                embeddings=str(embeddings / "zarr.json"), labels=str(tmp_path / "labels.parquet")
+            ),
+            output=SimpleNamespace(submission=str(tmp_path / "submission.csv")),
+            params=SimpleNamespace(task=task, seed=3),
+            wildcards=SimpleNamespace(model="m", task="clef"),
+        )
+    )
+    kinds = case.truth["kind"][case.truth["split"] == "blind"]
+    expected = [["7 40", "40 905"][kind] for kind in kinds]
+    lines = (tmp_path / "submission.csv").read_text().splitlines()
+    assert lines[0] == "Id,Predicted" and lines[1:5] == [f"{i + 1},{text}" for i, text in enumerate(expected)]
+    assert lines[5].startswith("10,") and "40" in lines[5].split(",")[1].split()
+    none = write_submission.name_labels(np.array([[0.1, 0.4, 0.2], [0.9, 0.1, 0.5]]), [5, 6, 7])
+    assert none == ["6", "5 7"]
 
 
 def test_labels_and_splits_of_bigearthnet(imported):
