@@ -21,25 +21,22 @@ from workflow_scripts.demo.server import DemoServer
 N = 2400
 PIXEL_M = grid.MODIS_TILE_M / N
 TILES = ("h18v04", "h00v08", "h35v08")
-DAYS = ("2020-12-02", "2020-12-18")
+DAYS = {"h18v04": ("2020-12-02", "2020-12-18"), "h00v08": ("2020-12-18",), "h35v08": ("2020-12-02",)}
+LAYERS = ("500m_16_days_EVI", "500m_16_days_pixel_reliability", "500m_16_days_composite_day_of_the_year")
 SETTINGS = {"collection": "modis-13A1-061", "index": "evi", "years": [2020, 2020]}
 
 
-def layers(tile, first_day):
-    """Values of a composite; blocks compress, and no two tiles or days are alike."""
-    row, column = np.ogrid[0:N, 0:N]
+def layers(tile, first_day, row, column):
+    """Values of a composite at rows and columns; blocks compress, and no two tiles or days are alike."""
     start = pd.Timestamp(first_day)
     salt = 17 * TILES.index(tile) + start.day
     days = start + pd.to_timedelta(np.arange(16), "D")
-    return {
-        "500m_16_days_EVI": ((row * 7 + column * 3 + row * column // 37 + salt * 101) % 9000).astype(
-            np.int16
-        ),
-        "500m_16_days_pixel_reliability": ((row * row // 7 + row * column // 5 + salt) % 4).astype(np.int8),
-        "500m_16_days_composite_day_of_the_year": days.dayofyear.to_numpy(np.int16)[
-            (row + column // 8 + salt) % 16
-        ],
-    }
+    values = (
+        ((row * 7 + column * 3 + row * column // 37 + salt * 101) % 9000).astype(np.int16),
+        ((row * row // 7 + row * column // 5 + salt) % 4).astype(np.int8),
+        days.dayofyear.to_numpy(np.int16)[(row + column // 8 + salt) % 16],
+    )
+    return dict(zip(LAYERS, values, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +46,10 @@ def folder(tmp_path_factory):
     items = []
     for tile in TILES:
         left, top = grid.modis_tile_origin(tile)
-        for first_day in DAYS:
+        for first_day in DAYS[tile]:
             day = int(np.datetime64(first_day, "D").astype(int))
             name = f"MOD13A1.A{pd.Timestamp(first_day):%Y%j}.{tile}.061.2021005031507"
-            for layer, values in layers(tile, first_day).items():
+            for layer, values in layers(tile, first_day, *np.ogrid[0:N, 0:N]).items():
                 with rasterio.open(
                     path / f"{name}_{layer}.tif",
                     "w",
@@ -98,7 +95,7 @@ def made_item(name, tile, day):
             "modis:horizontal-tile": int(tile[1:3]),
             "modis:vertical-tile": int(tile[4:]),
         },
-        "assets": {layer: {"href": f"{name}_{layer}.tif"} for layer in layers(tile, DAYS[0])},
+        "assets": {layer: {"href": f"{name}_{layer}.tif"} for layer in LAYERS},
         "links": [],
     }
 
@@ -133,10 +130,10 @@ def extract(server, tile, locations):
 
 
 def expected(tile, row, column):
-    """The same table from the arrays themselves."""
+    """The same table from the formula itself."""
     parts = []
-    for first_day in DAYS:
-        value, code, doy = (array[row, column] for array in layers(tile, first_day).values())
+    for first_day in DAYS[tile]:
+        value, code, doy = layers(tile, first_day, row, column).values()
         days = {d.dayofyear: d for d in pd.date_range(first_day, periods=16)}
         dates = pd.to_datetime([days[int(d)] for d in doy])
         parts.append(pd.DataFrame({"point": np.arange(len(row)), "date": dates, "index": value * 1e-4, "reliability": code}))  # fmt: skip
