@@ -16,6 +16,7 @@ from rasterio.transform import Affine
 from workflow_scripts import read_tile
 from workflow_scripts.core import grid, network, stac
 from workflow_scripts.demo.faults import Fault
+from workflow_scripts.demo.items import write_parquet_items
 from workflow_scripts.demo.server import DemoServer
 
 N = 2400
@@ -120,9 +121,9 @@ def points(tile, row, column):
     return pd.DataFrame({"location_id": ids, "lon": lon, "lat": lat})
 
 
-def extract(server, tile, locations):
-    """What `read_tile` writes for a tile, as its main finds it."""
-    catalog = {"name": "api", "type": "api", "url": server.api_url}
+def extract(server, tile, locations, catalog=None):
+    """What `read_tile` writes for a tile, as its main finds it; without a catalog through the API."""
+    catalog = catalog or {"name": "api", "type": "api", "url": server.api_url}
     found = stac.search_items(
         catalog, tile=tile, years=(2020, 2020), kind="modis", collection=SETTINGS["collection"]
     )
@@ -165,6 +166,20 @@ def test_exact_values_at_known_pixels_and_edges(served, n_points):
     locations = points("h18v04", row + place[0], column + place[1])
     assert (grid.modis_tile(locations["lon"], locations["lat"]) == "h18v04").all()
     check(extract(served, "h18v04", locations), "h18v04", row, column)
+
+
+def test_a_geoparquet_catalog_gives_the_same_as_the_api(served):
+    listed = json.loads((served.folder / "modis.json").read_text())["features"]
+    for item in listed:
+        for asset in item["assets"].values():
+            asset["href"] = f"{served.files_url}{asset['href']}"
+    path = served.folder / "modis.parquet"
+    write_parquet_items(listed, path)
+    locations = points("h18v04", np.array([5.5, 1200.5]), np.array([7.5, 2100.5]))
+    catalog = {"name": "table", "type": "geoparquet", "path": str(path)}
+    pd.testing.assert_frame_equal(
+        extract(served, "h18v04", locations, catalog), extract(served, "h18v04", locations)
+    )
 
 
 def test_each_byte_is_fetched_once(served):

@@ -55,6 +55,8 @@ def season_table(dataset: Dataset) -> str:
         return ""
     seasons = dataset.seasons
     sources = sorted(seasons["source"].unique())
+    options = dataset.settings.get("seasons", {})
+    shortest = options.get("min_window_days", 0) if options.get("strategy") == "phenology" else 0
     rows = []
     for season in dataset.season_names:
         part = seasons[seasons["season"] == season]
@@ -63,12 +65,16 @@ def season_table(dataset: Dataset) -> str:
         counts = [page.count((part["source"] == source).sum()) for source in sources]
         length = page.number(median(lengths), 0) if lengths else "–"
         spread = page.number(median(spreads), 1) if spreads else "–"
-        rows.append([season, *counts, length, spread])
+        n_widened = page.count((part["length_days"] <= shortest + 0.01).sum())
+        n_dark = page.count((part["sunlit_days"] == 0).sum())
+        rows.append([season, *counts, length, spread, *([n_widened] if shortest else []), n_dark])
     header = [
         "Season",
         *(f"Windows {source}" for source in sources),
         "Median length, days",
         "Median spread, days",
+        *([f"Widened to {shortest:g} days"] if shortest else []),
+        "Without sun",
     ]
     return page.table(header, rows, caption="Season windows by source")
 
