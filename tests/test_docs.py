@@ -123,13 +123,11 @@ def write_series(folder):
 def world(tmp_path_factory):
     """A folder with the made world, and commands that work as in the project's folder."""
     folder = tmp_path_factory.mktemp("reader")
-    wrapper = folder / "bin" / "snakemake"
-    wrapper.parent.mkdir()
-    wrapper.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -m snakemake --snakefile "{ROOT}/Snakefile" "$@"\n'
-    )
-    wrapper.chmod(0o755)
-    (folder / "bin" / "python").symlink_to(sys.executable)
+    (folder / "bin").mkdir()
+    for name, words in {"snakemake": f'-m snakemake --snakefile "{ROOT}/Snakefile"', "python": ""}.items():
+        wrapper = folder / "bin" / name
+        wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
+        wrapper.chmod(0o755)
     write_series(folder)
     environment = {
         **os.environ,

@@ -136,6 +136,7 @@ def test_licenses_and_attributions_of_all_sources_are_there(published):
     assert block["license"] == "other" and block["license_link"] == "LICENSES.md"
     citation = yaml.safe_load((published.out / "CITATION.cff").read_text())
     assert citation["title"] == "Invented" and citation["type"] == "dataset"
+    assert "&id" not in (published.out / "CITATION.cff").read_text()
     assert "arXiv:2504.18256" in str(citation["references"])
 
 

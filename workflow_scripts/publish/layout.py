@@ -1,5 +1,6 @@
 """Files that a published folder of a dataset or of a model is made of."""
 
+import copy
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ def write_citation(path: Path, *, title: str, kind: str, version: str) -> str:
         "title": title,
         "type": "dataset",
         "version": version,
-        "authors": project["authors"],
+        "authors": copy.deepcopy(project["authors"]),  # else YAML would refer to the other place
         "references": [*project["references"], {"type": "software", **software}],
     }
     with atomic_path(path) as temporary:
