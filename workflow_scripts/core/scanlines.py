@@ -89,7 +89,11 @@ class _Points:
 
     def range_of(self, begin: np.ndarray, stop: np.ndarray, *, slack: float) -> tuple[np.ndarray, np.ndarray]:
         """Give from which to before which of the sorted points intervals of places reach."""
-        return np.searchsorted(self.place, begin - slack), np.searchsorted(self.place, stop + slack)
+        rising = np.argsort(begin)  # neighbors are searched one after the other: twice as fast
+        first, last = np.empty_like(rising), np.empty_like(rising)
+        first[rising] = np.searchsorted(self.place, begin[rising] - slack)
+        last[rising] = np.searchsorted(self.place, stop[rising] + slack)
+        return first, last
 
     def slack(self, vertices: np.ndarray) -> float:
         """Give how far from its true place rounding may put a crossing of edges between vertices."""
