@@ -62,3 +62,45 @@ def test_pixels_speak_against_a_wrong_offset():
     assert "B12 over water" in bands.offset_doubt(stored(1000, 0), scl, 0)
     assert "B05 over vegetation" in bands.offset_doubt(stored(0, 1000), scl, 1000)
     assert bands.offset_doubt(stored(0, 1000), np.full_like(scl, 5), 1000) == "", "nothing tells"
+
+
+@pytest.mark.parametrize(
+    ("convention", "properties", "offset", "told"),
+    [
+        (
+            "planetary-computer",
+            {
+                "s2:processing_baseline": "05.00",
+                "s2:product_uri": "S2A_MSIL2A_20190212T192651_N0212_R013_T07HFE_20201007T160857.SAFE",
+            },
+            1000,
+            "though s2:product_uri says 02.12",
+        ),
+        (
+            "earth-search",
+            {
+                "earthsearch:boa_offset_applied": False,
+                "s2:processing_baseline": "03.01",
+                "s2:datatake_id": "GS2A_20220122T095321_034396_N04.00",
+            },
+            0,
+            "though s2:datatake_id says 04.00",
+        ),
+        (
+            "earth-search",
+            {"earthsearch:boa_offset_applied": True, "s2:processing_baseline": "02.14"},
+            0,
+            "though s2:processing_baseline=02.14 never had one",
+        ),
+        (
+            "planetary-computer",
+            {"s2:processing_baseline": "05.10", "s2:datatake_id": "GS2A_20240402T173901_045855_N05.11"},
+            1000,
+            "",
+        ),
+    ],
+)
+def test_fields_that_disagree_are_recorded_and_overruled(convention, properties, offset, told):
+    decided, source = bands.dn_offset(properties, convention)
+    assert decided == offset and told in source
+    assert told or "though" not in source

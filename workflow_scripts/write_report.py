@@ -23,6 +23,7 @@ from workflow_scripts.report.maps import locations_section
 from workflow_scripts.report.phenology import phenology_section
 from workflow_scripts.report.provenance import provenance_section
 from workflow_scripts.report.representativeness import representativeness_section
+from workflow_scripts.report.scenes import scenes_section
 from workflow_scripts.report.summary import first_screen
 from workflow_scripts.report.tasks import tasks_section
 from workflow_scripts.report.timing import losses_section, timing_section
@@ -36,6 +37,7 @@ CHAPTERS = (
     ("representativeness", "Locations against the land", representativeness_section),
     ("phenology", "Phenology and seasons", phenology_section),
     ("timing", "Timing and clouds", timing_section),
+    ("scenes", "Scenes and patches by biome", scenes_section),
     ("losses", "What is missing and why", losses_section),
     ("gallery", "Patches over the seasons", gallery_section),
     ("values", "Values", values_section),

@@ -3,6 +3,7 @@
 Sources: ESA Sentinel-2 Products Specification Document; the STAC items of the catalogs named below.
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -118,6 +119,11 @@ def dn_offset(properties: Mapping[str, Any], convention: str) -> tuple[int, str]
 
     Notes
     -----
+    Where a baseline decides, it is `s2:processing_baseline`, which catalogs take from the product's
+    metadata; a product name or data take that says otherwise across 04.00 is recorded in `source`
+    and overruled. `raster:bands` is not asked: Earth Search writes -0.1 there even where the
+    offset was removed.
+
     ``earth-search``: `earthsearch:boa_offset_applied` true means already removed, false means 1000
     from baseline 04.00 on and 0 before. ``earth-search-c1``: the offset is always present.
     ``planetary-computer``: 1000 from baseline 04.00 on, by the baseline and not the date, since
@@ -136,16 +142,34 @@ def dn_offset(properties: Mapping[str, Any], convention: str) -> tuple[int, str]
         if applied is None or applied != applied:
             return -1, "earthsearch:boa_offset_applied missing"
         if bool(applied):
-            return 0, "earthsearch:boa_offset_applied=true"
+            against = f", though s2:processing_baseline={baseline} never had one" if number < 4 else ""
+            return 0, f"earthsearch:boa_offset_applied=true{against}"
         if np.isnan(number):
             return -1, "s2:processing_baseline missing"
         source = f"earthsearch:boa_offset_applied=false, s2:processing_baseline={baseline}"
-        return (BASELINE_OFFSET_DN if number >= 4 else 0), source
+        return (BASELINE_OFFSET_DN if number >= 4 else 0), source + _contradiction(properties, number)
     if convention == "planetary-computer":
         if np.isnan(number):
             return -1, "s2:processing_baseline missing"
-        return (BASELINE_OFFSET_DN if number >= 4 else 0), f"s2:processing_baseline={baseline}"
+        source = f"s2:processing_baseline={baseline}{_contradiction(properties, number)}"
+        return (BASELINE_OFFSET_DN if number >= 4 else 0), source
     raise ValueError(f"catalog convention {convention!r} is not one of {sorted(ASSET_NAMES)}")
+
+
+_BASELINE_IN_NAME = {
+    "s2:product_uri": re.compile(r"_N(\d\d)(\d\d)_"),
+    "s2:datatake_id": re.compile(r"_N(\d\d)\.(\d\d)$"),
+}
+
+
+def _contradiction(properties: Mapping[str, Any], number: float) -> str:
+    """Name the fields whose baseline lies on the other side of 04.00; empty where none does."""
+    told = []
+    for field, pattern in _BASELINE_IN_NAME.items():
+        match = pattern.search(str(properties.get(field) or ""))
+        if match and (float(".".join(match.groups())) >= 4) != (number >= 4):
+            told.append(f"{field} says {'.'.join(match.groups())}")
+    return f", though {', '.join(told)}" if told else ""
 
 
 def harmonize(dn: np.ndarray, offset: int) -> np.ndarray:

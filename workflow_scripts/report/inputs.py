@@ -29,6 +29,7 @@ PATCH_COLUMNS = [
     "days_from_target",
     "scene_cloud_cover",
     "cloud_fraction",
+    "sun_zenith",
     "mgrs_tile",
     "epsg",
     "baseline",
