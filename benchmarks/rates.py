@@ -185,7 +185,8 @@ def verification(folder, n=16):
             arrays[name][here] = value
         arrays["origin60_x"][here], arrays["origin60_y"][here], arrays["datetime"][here] = left, top, 0
         text = dict.fromkeys(
-            ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source"), str(i)
+            ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source", "failover_from"),
+            str(i),
         )
         rows.append(
             {

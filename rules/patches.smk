@@ -6,7 +6,7 @@ include: "functions/patches.smk"
 
 rule search_tile:
     input:
-        catalog=scene_catalog_files,
+        catalog=files_of(catalogs_searched),
     output:
         found="results/datasets/{dataset}/items/{tile}.parquet",
     log:
@@ -19,8 +19,7 @@ rule search_tile:
         runtime=60,
     params:
         code=code("workflow_scripts.search_tile"),
-        catalog=scene_catalog,
-        catalog_name=option("scenes", "catalog"),
+        catalogs=catalogs_searched,
         years=option("scenes", "years"),
     conda:
         "../envs/geo.yaml"
@@ -31,7 +30,7 @@ rule search_tile:
 rule gather_items:
     input:
         jobs="results/datasets/{dataset}/jobs.json",
-        catalog=scene_catalog_files,
+        catalog=files_of(catalogs_gathered),
     output:
         found="results/datasets/{dataset}/items.parquet",
     log:
@@ -44,9 +43,7 @@ rule gather_items:
         runtime=600,
     params:
         code=code("workflow_scripts.gather_items"),
-        catalogs=lambda wildcards: {
-            option("scenes", "catalog")(wildcards): scene_catalog(wildcards)
-        },
+        catalogs=catalogs_gathered,
         years=option("scenes", "years"),
     conda:
         "../envs/geo.yaml"
@@ -59,6 +56,7 @@ rule select_scenes:
         locations="results/datasets/{dataset}/locations.parquet",
         seasons="results/datasets/{dataset}/seasons.parquet",
         found=items_of_shard,
+        index=path_option("scenes", "path"),
     output:
         scenes="results/datasets/{dataset}/scenes/{shard}.parquet",
     log:
@@ -72,6 +70,7 @@ rule select_scenes:
     params:
         code=code("workflow_scripts.select_scenes"),
         settings=option("scenes"),
+        seasons=option("seasons", "names"),
         size_m=option("patches", "size_m"),
     conda:
         "../envs/geo.yaml"

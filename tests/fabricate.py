@@ -256,6 +256,7 @@ def _index_row(place, location, season, reason, time):
         "baseline": "05.09" if ok else "",
         "dn_offset": 0 if ok else -1,
         "offset_source": "invented" if ok else "",
+        "failover_from": "",
         "checksum": f"{location}{season}" if ok else "",
         "lon": place.lon,
         "lat": place.lat,

@@ -26,7 +26,9 @@ SIZE_M = 640
 CENTER = (733_510.0, 5_266_490.0)
 SEASONS = {"summer": (152, 244), "winter": (335, 60)}
 SETTINGS = {
+    "source": "catalog",
     "catalog": "made",
+    "failover": None,
     "years": [2020, 2022],
     "max_cloud_cover": 20,
     "max_sun_zenith": 85,
@@ -170,6 +172,8 @@ class World:
         self.items, self.tiles, self.per_shard = items, tiles, per_shard
         self.conventions = conventions or "earth-search"
         self.reader = "windows"
+        self.index = []
+        self.catalogs = {"made": {"conventions": self.conventions}}
         self.settings = dict(SETTINGS)
         self.limits = {"max_cloud_fraction": 0.2, "max_nodata_fraction": 0.0}
         self.store = self.folder / "patches.zarr"
@@ -203,7 +207,7 @@ class World:
                 self.job(
                     inputs={},
                     outputs={"found": self.folder / f"items/{tile}.parquet"},
-                    params={"catalog": catalog, "catalog_name": "made", "years": self.settings["years"]},
+                    params={"catalogs": {"made": catalog}, "years": self.settings["years"]},
                     tile=tile,
                 )
             )
@@ -216,9 +220,10 @@ class World:
                         "locations": self.folder / "locations.parquet",
                         "seasons": self.folder / "seasons.parquet",
                         "found": [self.folder / f"items/{tile}.parquet" for tile in self.tiles],
+                        "index": self.index,
                     },
                     outputs={"scenes": self.folder / f"scenes/{shard}.parquet"},
-                    params={"settings": self.settings, "size_m": SIZE_M},
+                    params={"settings": self.settings, "seasons": list(SEASONS), "size_m": SIZE_M},
                     shard=str(shard),
                 )
             )
@@ -246,7 +251,7 @@ class World:
             outputs={"retrieved": self.folder / f"retrieved/{shard}.parquet"},
             params={
                 "reader": self.reader,
-                "catalogs": {"made": {"conventions": self.conventions}},
+                "catalogs": self.catalogs,
                 **self.limits,
             },
             shard=str(shard),

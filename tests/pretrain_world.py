@@ -71,7 +71,16 @@ def make_world(
                 rows.append(_row(location, identifiers, lon, lat, season, k, missing))
         store.write_shard(path, shard, arrays)
     patches = pd.DataFrame(rows)
-    text = ["reason", "item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source"]
+    text = [
+        "reason",
+        "item_id",
+        "collection",
+        "catalog",
+        "mgrs_tile",
+        "baseline",
+        "offset_source",
+        "failover_from",
+    ]
     for column in tables.COLUMNS["patches"]:
         if column not in patches:
             patches[column] = "" if column in text else pd.NaT if column == "target_date" else 0

@@ -323,3 +323,19 @@ def test_table_can_be_written_and_read(tmp_path):
     result = select([item("A", "2021-07-01"), item("B", "2021-07-02", 50.0)])
     tables.write_table(result, tmp_path / "scenes.parquet", "scenes")
     assert tables.read_table(tmp_path / "scenes.parquet", "scenes").shape == result.shape
+
+
+def test_score_weighs_clouds_against_days():
+    rows = [
+        item("near", "2021-07-17", 10.0),  # a day from the target
+        item("far", "2021-08-16", 2.0),  # a month
+        item("low sun", "2021-07-16", 1.0, sun_zenith=80.0),
+    ]
+    score = {"cloud_cover": 1.0, "days": 0.5, "nodata": 0.0, "sun_zenith": 0.0}
+    assert chosen(select(rows, choice="score", score=score)) == ["low sun", "near", "far"]
+    assert chosen(select(rows, choice="score", score=score | {"days": 0.1})) == ["low sun", "far", "near"]
+    assert chosen(select(rows, choice="score", score=score | {"sun_zenith": 1.0})) == [
+        "near",
+        "far",
+        "low sun",
+    ]

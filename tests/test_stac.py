@@ -112,9 +112,7 @@ def test_stage_writes_the_table_and_an_empty_one_elsewhere(catalogs):
     for tile, n in (("32TQT", 3), ("31UGQ", 0)):
         search_tile.main(
             SimpleNamespace(
-                params=SimpleNamespace(
-                    catalog=catalogs["geoparquet"], catalog_name="made", years=list(YEARS)
-                ),
+                params=SimpleNamespace(catalogs={"made": catalogs["geoparquet"]}, years=list(YEARS)),
                 wildcards=SimpleNamespace(tile=tile),
                 output=SimpleNamespace(found=f"{tile}.parquet"),
             )

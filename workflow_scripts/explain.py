@@ -95,22 +95,27 @@ def scene_lines(scenes: pd.DataFrame | None, retrieved: pd.DataFrame | None, sea
     learned = {}
     if retrieved is not None:
         for text in retrieved.loc[retrieved["season"] == season, "screened"]:
-            learned = {entry["item_id"]: entry for entry in json.loads(text or "[]")}
+            learned = {(e["catalog"], e["item_id"]): e for e in json.loads(text or "[]")}
     here = scenes[scenes["season"] == season]
     for scene in here[here["rank"] >= 0].sort_values("rank").to_dict("records"):
-        flag = ", second pass" if scene["reason"] == "second_pass" else ""
+        flag = {"second_pass": ", second pass", "failover": f", the same from {scene['catalog']}"}.get(
+            scene["reason"], ""
+        )
         yield (
             f"    {scene['rank'] + 1}. {scene['item_id']} {scene['datetime']:%Y-%m-%d} "
             f"({scene['days_from_target']:+d} days, cloud {scene['cloud_cover']:.1f} %, "
             f"EPSG:{scene['epsg']}, offset {scene['dn_offset']}{flag}){_screening(learned, scene)}"
         )
-    others = [f"{row['reason']} {row['n']}" for row in here[here["rank"] < 0].to_dict("records")]
+    others = [
+        f"{row['reason']} {row['n']}{' ' + row['item_id'] if row['item_id'] else ''}"
+        for row in here[here["rank"] < 0].to_dict("records")
+    ]
     if others:
         yield f"    left out: {', '.join(others)}"
 
 
-def _screening(learned: dict[str, dict[str, Any]], scene: dict[str, Any]) -> str:
-    entry = learned.get(scene["item_id"])
+def _screening(learned: dict[tuple[str, str], dict[str, Any]], scene: dict[str, Any]) -> str:
+    entry = learned.get((scene["catalog"], scene["item_id"]))
     if entry is None:
         return ""
     if entry["outcome"] == "read_error":
@@ -132,6 +137,7 @@ def patch_lines(retrieved: pd.DataFrame | None, season: str) -> Iterator[str]:
                 f"    stored: {patch['item_id']}, EPSG:{patch['epsg']} at ({patch['origin_x']:.0f}, "
                 f"{patch['origin_y']:.0f}), baseline {patch['baseline'] or 'unknown'}, offset "
                 f"{patch['dn_offset']} by {patch['offset_source']}"
+                + (f", since {patch['failover_from']} could not be read" if patch["failover_from"] else "")
             )
         else:
             yield f"    nothing stored: {patch['reason']}"

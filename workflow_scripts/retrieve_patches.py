@@ -7,7 +7,8 @@ Writes: the shard's objects in patches.zarr; retrieved/{shard}.parquet, one row 
 
 For each location and season the candidates are tried in order: the scene classification over the
 patch is read first; a patch that is cloudier than `max_cloud_fraction` or has more holes than
-`max_nodata_fraction` gives way to the next candidate, and so does one whose files cannot be read.
+`max_nodata_fraction` gives way to the next candidate, and so does one whose files cannot be read:
+there the same product of a second catalog comes first (`failover_from` records it).
 Then the native windows of all bands are read and harmonized. Rounds go over all patches of the
 shard together, so that each file is opened once.
 
@@ -60,6 +61,7 @@ def _retrieved_row(slot: Slot) -> dict[str, Any]:
     chosen = slot.candidate if slot.result is not None else None
     if chosen is None:
         text = ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source", "checksum")
+        text += ("failover_from",)
         numbers = ("scene_cloud_cover", "cloud_fraction", "valid_fraction", "sun_zenith")
         return {
             **row,
@@ -81,6 +83,7 @@ def _retrieved_row(slot: Slot) -> dict[str, Any]:
         **row,
         "status": "ok",
         "reason": "",
+        "failover_from": slot.candidates[slot.tried - 1]["catalog"] if chosen["reason"] == "failover" else "",
         **{name: chosen[name] for name in same},
         "target_date": moment.normalize() - pd.Timedelta(days=int(chosen["days_from_target"])),
         "scene_cloud_cover": chosen["cloud_cover"],

@@ -1,6 +1,6 @@
-"""Ask a scene catalog once for all scenes of one MGRS tile.
+"""Ask a scene catalog once for all scenes of one MGRS tile, and the one that stands in for it.
 
-Reads : the catalog (files or a STAC API).
+Reads : the catalogs (files or a STAC API).
 Writes: items/{tile}.parquet, table `items`: one row per scene with its time, quality, footprint,
         radiometric offset, and where its files are. A tile without scenes gives an empty table.
 
@@ -11,7 +11,10 @@ Answers are kept per tile, so that another choice of scenes asks nothing again. 
 import logging
 from types import SimpleNamespace
 
+import pandas as pd
+
 from workflow_scripts.core import stac, tables
+from workflow_scripts.core.items import sentinel2_frame
 from workflow_scripts.core.stage import run_stage
 
 logger = logging.getLogger(__name__)
@@ -19,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 def main(job: SimpleNamespace) -> None:
     """Search one tile; see the module's docstring."""
-    catalog = {**job.params.catalog, "name": job.params.catalog_name}
-    items = stac.search_items(
-        catalog, tile=job.wildcards.tile, years=tuple(job.params.years), kind="sentinel-2"
+    tile, years = job.wildcards.tile, tuple(job.params.years)
+    parts = {
+        name: stac.search_items({**entry, "name": name}, tile=tile, years=years, kind="sentinel-2")
+        for name, entry in job.params.catalogs.items()
+    }
+    for name, found in parts.items():
+        if found.empty:
+            logger.info("catalog %r has no scene on tile %s in %s to %s", name, tile, *years)
+    items = pd.concat(
+        [found for found in parts.values() if len(found)] or [sentinel2_frame([])], ignore_index=True
     )
-    if items.empty:
-        logger.info(
-            "catalog %r has no scene on tile %s in %s to %s",
-            job.params.catalog_name,
-            job.wildcards.tile,
-            *job.params.years,
-        )
     for source, group in items.groupby("offset_source"):
         logger.info("offset %s decided by %s: %d scenes", group["dn_offset"].iloc[0], source, len(group))
     tables.write_table(items, job.output.found, "items")

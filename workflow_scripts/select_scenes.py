@@ -12,6 +12,11 @@ cloud cover alone are admitted ("second_pass"): their patch may be clear. The fi
 choice follows SSL4Eco (section A-1: the clearest scene of the window); ties go to the fewest days
 from the target day, then to the item id. All seasons of a location are taken from one UTM zone where
 candidates allow, so that their pixels coincide.
+
+With `scenes.source: index` nothing is chosen: a published table names the scene of each location and
+season by its Earth Engine id, and the item of that scene is the candidate; ids that no item answers
+to are listed. With `scenes.failover` the same product of a second catalog follows each candidate, to be
+read if the first catalog fails.
 """
 
 import logging
@@ -26,7 +31,13 @@ import pandas as pd
 from workflow_scripts.core import grid, seasons, tables
 from workflow_scripts.core.items import sentinel2_frame
 from workflow_scripts.core.stage import run_stage
-from workflow_scripts.selection.matching import holds_patch, newest_processing, pair_with_items
+from workflow_scripts.selection import published
+from workflow_scripts.selection.matching import (
+    holds_patch,
+    newest_processing,
+    pair_with_items,
+    same_products,
+)
 from workflow_scripts.selection.ranking import rank_candidates
 
 logger = logging.getLogger(__name__)
@@ -66,21 +77,32 @@ def scenes_in_windows(pairs: pd.DataFrame, windows: pd.DataFrame, items: pd.Data
     rows = pairs.merge(windows, on="location")
     day = items["datetime"].dt.normalize().to_numpy()[rows["item"]]
     doy = pd.DatetimeIndex(day).dayofyear.to_numpy(float)
-    start, end, target = (rows[name].to_numpy(float) for name in ("start_doy", "end_doy", "target_doy"))
-    is_circular = np.isfinite(start)
-    inside = is_circular & seasons.in_window(doy, start, end)
+    start, end = (rows[name].to_numpy(float) for name in ("start_doy", "end_doy"))
+    inside = np.isfinite(start) & seasons.in_window(doy, start, end)
     inside |= (day >= rows["start_date"].to_numpy()) & (day < rows["end_date"].to_numpy())
-    one_day = np.timedelta64(1, "D")
-    days = np.where(
-        is_circular,
-        np.round(seasons.circular_difference(doy, target)),
-        (day - rows["target_date"].to_numpy()) / one_day,
-    )
-    rows = rows.assign(days_from_target=days)[inside]
-    target_day = pd.DatetimeIndex(day[inside] - rows["days_from_target"].to_numpy().astype(int) * one_day)
+    rows = rows.assign(days_from_target=days_from_target(rows, day))[inside]
+    days = rows["days_from_target"].to_numpy().astype(int)
+    target_day = pd.DatetimeIndex(day[inside] - days * np.timedelta64(1, "D"))
     begins = rows["location"].map(first_target).to_numpy(float)
     rows["cycle"] = target_day.year - (rows["target_doy"].to_numpy(float) < begins)
     return rows[[*pairs.columns, "season", "days_from_target", "cycle"]].reset_index(drop=True)
+
+
+def days_from_target(rows: pd.DataFrame, day: np.ndarray) -> np.ndarray:
+    """Give the signed days from the target of each row's window to a day; NaN without window.
+
+    Parameters
+    ----------
+    rows : `target_doy` of circular windows, `target_date` of absolute ones
+    day : datetime64, one per row
+    """
+    doy = pd.DatetimeIndex(day).dayofyear.to_numpy(float)
+    target = rows["target_doy"].to_numpy(float)
+    return np.where(
+        np.isfinite(target),
+        np.round(seasons.circular_difference(doy, target)),
+        (day - rows["target_date"].to_numpy()) / np.timedelta64(1, "D"),
+    )
 
 
 def rejection_reasons(rows: pd.DataFrame, items: pd.DataFrame, settings: Mapping[str, Any]) -> np.ndarray:
@@ -117,6 +139,7 @@ def select(
     *,
     settings: Mapping[str, Any],
     size_m: int,
+    index: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Choose the candidates of each location and season and count the rest.
 
@@ -124,17 +147,49 @@ def select(
     ----------
     locations : `location_id`, `location`, `lon`, `lat`
     windows : table `seasons` of these locations
-    items : table `items`, unique by `item_id`
+    items : table `items`, unique by `catalog` and `item_id`
     settings : options `scenes` of the dataset
     size_m : side of a patch
+    index : `location_id`, `season`, `image_id`: take these scenes over instead of choosing
 
     Returns
     -------
     DataFrame, table `scenes`: at least one row per location and season; where nothing was found a
-    count of 0 with reason "no_window" (the season has no window) or "no_scene" (none lies in it)
+    count of 0 with reason "no_window" (the season has no window) or "no_scene" (none lies in it).
+    The product of a candidate in the catalog of `failover` follows it with the same rank.
     """
     numbered = locations.set_index("location_id")["location"]
     windows = windows.assign(location=windows["location_id"].map(numbered))
+    is_other = (items["catalog"] == settings.get("failover")).to_numpy(bool)
+    others, items = (items[which].reset_index(drop=True) for which in (is_other, ~is_other))
+    if index is None:
+        kept, counts = choose(locations, windows, items, settings=settings, size_m=size_m)
+    else:
+        wanted = index.assign(location=index["location_id"].map(numbered)).dropna(subset="location")
+        kept, counts = take_over(
+            wanted.astype({"location": int}), windows, items, locations=locations, size_m=size_m
+        )
+    twins = same_products(kept, items, others, locations, size_m).assign(reason="failover")
+    parts = [_with_facts(kept, items), _with_facts(twins, others), counts]
+    # as objects: pandas warns about columns that are all missing in one part
+    result = pd.concat([part.astype(object) for part in parts if len(part)], ignore_index=True)
+    result["location_id"] = result["location"].map(locations.set_index("location")["location_id"])
+    return _in_order(result, windows)
+
+
+_KEPT = ["location", "season", "rank", "days_from_target", "reason", "n", "item"]
+"""Columns of candidates; `item` is the row number of the scene."""
+
+
+def choose(
+    locations: pd.DataFrame,
+    windows: pd.DataFrame,
+    items: gpd.GeoDataFrame,
+    *,
+    settings: Mapping[str, Any],
+    size_m: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Choose candidates within the windows; give them, and counts of the rest."""
     has_window = windows["start_doy"].notna() | windows["start_date"].notna()
     pairs = pair_with_items(locations, items, size_m)
     pairs["holds_patch"] = holds_patch(pairs, locations, items, size_m)
@@ -146,38 +201,92 @@ def select(
     rows.loc[admitted, "reason"] = ""
     rows["is_second_pass"] = admitted
     passed = rows["reason"] == ""
-    ranked = rank_candidates(rows[passed], items, locations, choice=settings["choice"])
+    ranked = rank_candidates(rows[passed], items, locations, settings=settings)
     is_kept = (ranked["rank"] >= 0) & (ranked["rank"] < settings["candidates"])
     left_out = ranked[~is_kept].assign(
         reason=np.where(ranked.loc[~is_kept, "rank"] < 0, "duplicate", "not_in_top")
     )
-    counts = _count(pd.concat([rows[~passed], left_out]), windows, has_window, ranked)
-    kept = ranked[is_kept].drop(columns=["epsg", "item_id"])
-    kept = kept.assign(n=1, reason=np.where(kept["is_second_pass"], "second_pass", "candidate"))
+    silence = windows[["location", "season"]].assign(reason=np.where(has_window, "no_scene", "no_window"))
+    counts = _count(pd.concat([rows[~passed], left_out]), silence, ranked)
+    kept = ranked[is_kept].assign(n=1)
+    kept["reason"] = np.where(kept["is_second_pass"], "second_pass", "candidate")
+    return kept[_KEPT].reset_index(drop=True), counts
+
+
+def take_over(
+    wanted: pd.DataFrame,
+    windows: pd.DataFrame,
+    items: gpd.GeoDataFrame,
+    *,
+    locations: pd.DataFrame,
+    size_m: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Take the scenes that a published index names; give them, and counts of what is missing.
+
+    A scene whose offset is undecided, or which does not hold the whole patch, is none. An id that no
+    item answers to stands among the counts as `item_id`, with the reason "unresolved".
+
+    Parameters
+    ----------
+    wanted : `location`, `season`, `image_id`
+    windows : table `seasons` with `location`: which seasons there are, and their targets
+    items, locations, size_m : as in `select`
+    """
+    key = ["location", "season"]
+    wanted = wanted[[*key, "image_id"]].merge(windows[key], on=key)
+    rows = published.resolve(wanted, items)
+    rows["holds_patch"] = holds_patch(rows, locations, items, size_m)
+    tests = {
+        "offset_undecided": items["dn_offset"].to_numpy()[rows["item"]] < 0,
+        "footprint": ~rows["holds_patch"].to_numpy(bool),
+    }
+    rows["reason"] = np.select(list(tests.values()), list(tests), "")
+    passed = rows["reason"] == ""
+    kept = rows[passed].sort_values([*key, "order"], ignore_index=True)
+    kept["rank"] = kept.groupby(key).cumcount()
+    targets = kept[key].merge(windows, on=key, how="left")
+    day = items["datetime"].dt.normalize().to_numpy()[kept["item"]]
+    kept["days_from_target"] = np.nan_to_num(days_from_target(targets, day))
+    unknown = wanted.merge(rows[key].drop_duplicates(), on=key, how="left", indicator=True)
+    unknown = unknown[unknown["_merge"] == "left_only"].rename(columns={"image_id": "item_id"})
+    unknown = _without_facts(unknown[[*key, "item_id"]].assign(reason="unresolved", n=1))
+    silence = windows[key].assign(reason="no_image")
+    counts = _count(rows[~passed], silence, pd.concat([kept[key], unknown[key]]))
+    counts = pd.concat([part for part in (counts, unknown) if len(part)] or [counts], ignore_index=True)
+    return kept.assign(n=1, reason="candidate")[_KEPT], counts
+
+
+def _with_facts(kept: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Put the facts of each candidate's scene beside it."""
     of_item = items[list(_OF_ITEM)].iloc[kept["item"]].reset_index(drop=True)
-    kept = pd.concat([kept.reset_index(drop=True), of_item], axis=1)
-    # as objects: pandas warns about columns that are all missing in one part
-    result = pd.concat([kept.astype(object), counts.astype(object)], ignore_index=True)
-    result["location_id"] = result["location"].map(locations.set_index("location")["location_id"])
-    return _in_order(result, windows)
+    return pd.concat([kept.drop(columns="item"), of_item], axis=1)
 
 
-def _count(
-    left_out: pd.DataFrame, windows: pd.DataFrame, has_window: pd.Series, ranked: pd.DataFrame
-) -> pd.DataFrame:
-    """Count the scenes left out by reason, and name the seasons without any scene."""
+def _without_facts(counts: pd.DataFrame) -> pd.DataFrame:
+    """Fill in what only a candidate has."""
+    text = ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source", "hrefs")
+    missing: dict[str, Any] = dict.fromkeys(text, "") | dict.fromkeys(
+        ("cloud_cover", "nodata", "sun_zenith"), np.nan
+    )
+    missing |= {"rank": -1, "days_from_target": 0, "epsg": 0, "dn_offset": -1, "datetime": pd.NaT}
+    return counts.assign(**{name: value for name, value in missing.items() if name not in counts})
+
+
+def _count(left_out: pd.DataFrame, silence: pd.DataFrame, taken: pd.DataFrame) -> pd.DataFrame:
+    """Count the scenes left out by reason; a season without any has the reason of its silence.
+
+    Parameters
+    ----------
+    left_out : `location`, `season`, `reason`
+    silence : the same, one row for each season there is
+    taken : `location`, `season` of what is accounted for
+    """
     key = ["location", "season"]
     counts = left_out.groupby([*key, "reason"], as_index=False).size().rename(columns={"size": "n"})
-    seen = pd.concat([counts[key], ranked[key]]).drop_duplicates()
-    silent = windows[key].assign(reason=np.where(has_window, "no_scene", "no_window"), n=0)
-    silent = silent.merge(seen, how="left", on=key, indicator=True)
+    seen = pd.concat([counts[key], taken[key]]).drop_duplicates()
+    silent = silence.assign(n=0).merge(seen, how="left", on=key, indicator=True)
     silent = silent[silent["_merge"] == "left_only"].drop(columns="_merge")
-    counts = pd.concat([counts, silent], ignore_index=True).assign(rank=-1, days_from_target=0)
-    text = ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source", "hrefs")
-    numbers = ("cloud_cover", "nodata", "sun_zenith")
-    return counts.assign(
-        **dict.fromkeys(text, ""), **dict.fromkeys(numbers, np.nan), epsg=0, dn_offset=-1, datetime=pd.NaT
-    )
+    return _without_facts(pd.concat([counts, silent], ignore_index=True))
 
 
 def _in_order(result: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +294,9 @@ def _in_order(result: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
     columns = list(tables.COLUMNS["scenes"])
     labels = {label: i for i, label in enumerate(windows["season"].drop_duplicates())}
     result = result.assign(order=result["season"].map(labels), after=result["rank"] < 0)
-    result = result.sort_values(["location", "order", "after", "rank", "reason"], ignore_index=True)
+    result["is_failover"] = result["reason"] == "failover"
+    order = ["location", "order", "after", "rank", "is_failover", "reason"]
+    result = result.sort_values(order, ignore_index=True)
     types = {"location": np.int32, "rank": np.int16, "n": np.int32, "days_from_target": np.int16}
     types |= {"epsg": np.int32, "dn_offset": np.int16}
     types |= dict.fromkeys(("cloud_cover", "nodata", "sun_zenith"), np.float32)
@@ -197,7 +308,9 @@ def read_items(paths: Sequence[str], tiles: Sequence[str]) -> gpd.GeoDataFrame:
     wanted = [("mgrs_tile", "in", [*tiles, ""])]
     parts = [tables.read_table(path, "items", filters=wanted) for path in paths]
     items = pd.concat([part for part in parts if len(part)] or [sentinel2_frame([])], ignore_index=True)
-    return items.drop_duplicates("item_id").sort_values("item_id", ignore_index=True)
+    return items.drop_duplicates(["catalog", "item_id"]).sort_values(
+        ["item_id", "catalog"], ignore_index=True
+    )
 
 
 def main(job: SimpleNamespace) -> None:
@@ -222,7 +335,10 @@ def main(job: SimpleNamespace) -> None:
             len(tiles),
             *settings["years"],
         )
-    result = select(locations, windows, items, settings=settings, size_m=job.params.size_m)
+    index = None
+    if settings["source"] == "index":
+        index = published.read_index(job.input.index[0], job.params.seasons)
+    result = select(locations, windows, items, settings=settings, size_m=job.params.size_m, index=index)
     tables.write_table(result, job.output.scenes, "scenes")
     first = result[result["rank"] == 0]
     logger.info(
@@ -234,6 +350,8 @@ def main(job: SimpleNamespace) -> None:
         len(windows),
         (first["reason"] == "second_pass").sum(),
     )
+    for row in result[result["reason"] == "unresolved"].itertuples():
+        logger.warning("%s, %s: no item of the catalog is image %s", row.location_id, row.season, row.item_id)
     left_out = result[result["rank"] < 0].groupby("reason")["n"].sum()
     logger.info("left out: %s", ", ".join(f"{reason} {n}" for reason, n in left_out.items()) or "none")
 

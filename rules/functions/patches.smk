@@ -1,26 +1,27 @@
 """Functions that rules/patches.smk uses for inputs and params."""
 
 
-def scene_catalog(wildcards):
-    """Params function: the entry of the dataset's scene catalog."""
-    name = DATASETS[wildcards.dataset]["scenes"]["catalog"]
-    if name is None:
+def scene_catalogs(wildcards, keep=lambda entry: True):
+    """Params function: the dataset's scene catalog and the one that stands in for it, name → entry."""
+    scenes = DATASETS[wildcards.dataset]["scenes"]
+    if scenes["catalog"] is None:
         raise ValueError(
             f"dataset {wildcards.dataset!r}: scenes.catalog is null. Name an entry of `catalogs`: {sorted(CATALOGS)}"
         )
-    return CATALOGS[name]
+    names = [name for name in (scenes["catalog"], scenes["failover"]) if name is not None]
+    return {name: CATALOGS[name] for name in names if keep(CATALOGS[name])}
 
 
 def scene_access(wildcards):
-    """Params function: how the files of the dataset's scene catalog are reached and understood."""
-    name = DATASETS[wildcards.dataset]["scenes"]["catalog"]
-    entry = scene_catalog(wildcards)
-    return {name: {key: entry.get(key) for key in ("conventions", "sign", "s3")}}
+    """Params function: how the files of the dataset's scene catalogs are reached and understood."""
+    return {
+        name: {key: entry.get(key) for key in ("conventions", "sign", "s3")}
+        for name, entry in scene_catalogs(wildcards).items()
+    }
 
 
-def is_in_many_files(wildcards):
-    """Whether the scene catalog is gathered once, each file read once, instead of asked per tile."""
-    entry = scene_catalog(wildcards)
+def is_in_many_files(entry):
+    """Whether a catalog is gathered once, each file read once, instead of asked per tile."""
     path = entry.get("path")
     is_one = (
         isinstance(path, str)
@@ -31,19 +32,34 @@ def is_in_many_files(wildcards):
     return entry["type"] == "geoparquet" and entry["conventions"] != "plain" and not is_one
 
 
-def scene_catalog_files(wildcards):
-    """Input function: the catalog's local files; none for one on the network or a folder."""
-    paths = scene_catalog(wildcards).get("path", [])
-    paths = [paths] if isinstance(paths, str) else paths
-    return [path for path in paths if not re.search(r"://|[*?]", path) and Path(path).suffix]
+def catalogs_gathered(wildcards):
+    """Params function: the scene catalogs in many files."""
+    return scene_catalogs(wildcards, keep=is_in_many_files)
+
+
+def catalogs_searched(wildcards):
+    """Params function: the scene catalogs that are asked per tile."""
+    return scene_catalogs(wildcards, keep=lambda entry: not is_in_many_files(entry))
+
+
+def files_of(catalogs):
+    """Input function: local files of some catalogs; none for those on the network and folders."""
+
+    def files(wildcards):
+        paths = [entry.get("path", []) for entry in catalogs(wildcards).values()]
+        paths = [path for some in paths for path in ([some] if isinstance(some, str) else some)]
+        return [path for path in paths if not re.search(r"://|[*?]", path) and Path(path).suffix]
+
+    return files
 
 
 def items_of_shard(wildcards):
-    """Input function: the scenes of all tiles, or the answers for the tiles that a shard touches."""
+    """Input function: the gathered scenes of all tiles, and the answers for the tiles of a shard."""
     folder = f"results/datasets/{wildcards.dataset}"
-    if is_in_many_files(wildcards):
-        return [f"{folder}/items.parquet"]
-    return [f"{folder}/items/{tile}.parquet" for tile in shard_tiles(wildcards)]
+    gathered = [f"{folder}/items.parquet"] if catalogs_gathered(wildcards) else []
+    if not catalogs_searched(wildcards):
+        return gathered
+    return gathered + [f"{folder}/items/{tile}.parquet" for tile in shard_tiles(wildcards)]
 
 
 def files_of_shards(pattern):

@@ -111,7 +111,9 @@ def retrieved(real_data, tmp_path_factory):
     tables.write_table(locations, folder / "locations.parquet", "locations")
     tables.write_table(windows_of(locations), folder / "seasons.parquet", "seasons")
     settings = {
+        "source": "catalog",
         "catalog": "bigearthnet",
+        "failover": None,
         "years": [2017, 2018],
         "max_cloud_cover": 20,
         "max_sun_zenith": 85,
@@ -125,13 +127,13 @@ def retrieved(real_data, tmp_path_factory):
     )
     common = {"locations": folder / "locations.parquet", "seasons": folder / "seasons.parquet"}
     for tile in tiles:
-        asked = {"catalog": catalog, "catalog_name": "bigearthnet", "years": settings["years"]}
+        asked = {"catalogs": {"bigearthnet": catalog}, "years": settings["years"]}
         search_tile.main(job({}, {"found": folder / f"items/{tile}.parquet"}, asked, tile=tile))
     select_scenes.main(
         job(
             {**common, "found": [folder / f"items/{tile}.parquet" for tile in tiles]},
             {"scenes": folder / "scenes/0.parquet"},
-            {"settings": settings, "size_m": SIZE_M},
+            {"settings": settings, "seasons": [], "size_m": SIZE_M},
             shard="0",
         )
     )

@@ -248,9 +248,12 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
                 if section in entry:
                     yield f"{where}.{section}: taken from dataset {other!r} (from.until = {until!r}); remove it"
         options = overlay(document["defaults"], entry)
-        for section in ("greenness", "scenes"):
-            where = f"datasets.{name}.{section}.catalog"
-            yield from missing(where, options[section].get("catalog"), catalogs, "catalog")
+        for section, key in (("greenness", "catalog"), ("scenes", "catalog"), ("scenes", "failover")):
+            where = f"datasets.{name}.{section}.{key}"
+            yield from missing(where, options[section].get(key), catalogs, "catalog")
+        scenes = options["scenes"]
+        if scenes["source"] == "index" and scenes["path"] is None:
+            yield f"datasets.{name}.scenes.path: found null, expected the table that scenes.source = 'index' reads"
     runs = dict(_expand_seeds(document["models"], document["seed"]))
     for name, entry in document["models"].items():
         if "dataset" in entry:

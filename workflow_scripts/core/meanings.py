@@ -30,6 +30,7 @@ MEANINGS = MappingProxyType(
         "end_date": "day after the last of the window",
         "end_doy": "day of the year after the last of the window; smaller than `start_doy` across New Year",
         "epsg": "EPSG code of the scene's, or patch's, CRS; 0 = none",
+        "failover_from": "catalog that could not be read, where the patch is of the one that stands in for it",
         "geometry": "point of the location, or footprint of the patch or scene, WGS 84",
         "greenup": "first day the curve crosses `phenology.low` of the amplitude",
         "height_m": "of the scene, m",

@@ -57,6 +57,7 @@ _RETRIEVED = {
     "baseline": _TEXT,
     "dn_offset": _I2,
     "offset_source": _TEXT,
+    "failover_from": _TEXT,
     "checksum": _TEXT,
 }
 

@@ -19,7 +19,7 @@ from workflow_scripts.core.patches import (
     valid_fraction,
 )
 from workflow_scripts.core.stage import progress
-from workflow_scripts.retrieval.slots import Limits, Slot, is_unchanged, place_of
+from workflow_scripts.retrieval.slots import Limits, Slot, is_unchanged, item_key, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def keep_patches(
 def _skip_known(slot: Slot, limits: Limits) -> None:
     """Pass over candidates of which an earlier run learned that they fail."""
     while slot.candidate is not None:
-        entry = slot.known.get(slot.candidate["item_id"])
+        entry = slot.known.get(item_key(slot.candidate))
         if entry is None:
             return
         cloud, valid = (_number(entry[name]) for name in ("cloud_fraction", "valid_fraction"))
@@ -82,7 +82,7 @@ def _keep_if_whole(slot: Slot, arrays: Mapping[str, np.ndarray]) -> None:
     if checksum != slot.previous["checksum"]:
         logger.info("%s, %s: pixels differ from their checksum, fetched again", slot.location_id, slot.season)
         return
-    entry = slot.known[slot.candidate["item_id"]]
+    entry = slot.known[item_key(slot.candidate)]
     cloud, valid = (_number(entry[name]) for name in ("cloud_fraction", "valid_fraction"))
     slot.note("ok", cloud, valid)
     same = ("cloud_fraction", "valid_fraction", "origin_x", "origin_y", "checksum")

@@ -14,6 +14,9 @@ from workflow_scripts.core.patches import Place
 REJECTIONS = ("cloudy", "nodata", "read_error")
 """Reasons of a missing patch, the one that is reported first if candidates failed by several."""
 
+SILENCES = ("no_window", "no_image", "unresolved")
+"""Reasons of table `scenes` for which a season has no candidate, whatever the catalog holds."""
+
 
 @dataclass
 class Slot:
@@ -29,11 +32,12 @@ class Slot:
     lon: float
     lat: float
     candidates: list[dict[str, Any]]
-    has_window: bool
+    silence: str
+    """Why the season can have no candidate; empty where it can."""
     version: int
     """Of the retrieval; what another version learned does not count."""
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What earlier runs learned, item id → entry of `screened`."""
+    known: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """What earlier runs learned, catalog and item id → entry of `screened`."""
     previous: dict[str, Any] | None = None
     """Row of the earlier table if that patch was retrieved."""
     tried: int = 0
@@ -57,15 +61,21 @@ class Slot:
         return self.result is None and self.candidate is not None
 
     def reject(self, outcome: str, cloud: float, valid: float, *, error: str = "") -> None:
-        """Record why the candidate fails, and go on to the next."""
+        """Record why the candidate fails, and go on to the next.
+
+        The same product in a second catalog is of use only where the first could not be read.
+        """
         self.note(outcome, cloud, valid, error=error)
         self.tried += 1
+        while outcome != "read_error" and self.candidate and self.candidate["reason"] == "failover":
+            self.tried += 1
         self.scl = None
 
     def note(self, outcome: str, cloud: float, valid: float, *, error: str = "") -> None:
         """Record what was learned about the candidate."""
         entry = {
             "item_id": self.candidate["item_id"],
+            "catalog": self.candidate["catalog"],
             "cloud_fraction": None if np.isnan(cloud) else round(cloud, 6),
             "valid_fraction": None if np.isnan(valid) else round(valid, 6),
             "outcome": outcome,
@@ -106,10 +116,13 @@ def make_slots(
     previous : table `retrieved` of an earlier run
     version : of the retrieval
     """
-    tried = scenes[scenes["rank"] >= 0].sort_values(["location", "season", "rank"])
+    tried = scenes[scenes["rank"] >= 0].assign(is_failover=scenes["reason"] == "failover")
+    tried = tried.sort_values(["location", "season", "rank", "is_failover"])
     candidates = {key: group.to_dict("records") for key, group in tried.groupby(["location_id", "season"])}
-    silent = scenes[scenes["reason"] == "no_window"]
-    without = set(zip(silent["location_id"], silent["season"], strict=True))
+    silent = scenes[scenes["reason"].isin(SILENCES)]
+    silence = dict(
+        zip(zip(silent["location_id"], silent["season"], strict=True), silent["reason"], strict=True)
+    )
     before: dict[tuple[str, str], dict[str, Any]] = {}
     if previous is not None:
         rows = previous.to_dict("records")
@@ -127,7 +140,7 @@ def make_slots(
                 float(place.lon),
                 float(place.lat),
                 candidates.get(key, []),
-                key not in without,
+                silence.get(key, ""),
                 version,
             )
             _remember(slot, before.get(key))
@@ -140,12 +153,17 @@ def _remember(slot: Slot, before: Mapping[str, Any] | None) -> None:
     if before is None:
         return
     entries = json.loads(before["screened"] or "[]")
-    slot.known = {entry["item_id"]: entry for entry in entries if entry.get("version") == slot.version}
-    is_offered = any(candidate["item_id"] == before["item_id"] for candidate in slot.candidates)
-    if before["status"] == "ok" and is_offered and before["item_id"] in slot.known:
+    slot.known = {item_key(entry): entry for entry in entries if entry["version"] == slot.version}
+    is_offered = any(item_key(candidate) == item_key(before) for candidate in slot.candidates)
+    if before["status"] == "ok" and is_offered and item_key(before) in slot.known:
         slot.previous = dict(before)
     else:  # a file that could not be read is tried again
         slot.known = {k: v for k, v in slot.known.items() if v["outcome"] != "read_error"}
+
+
+def item_key(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Name an item: mirrors of a catalog give it the same id."""
+    return row["catalog"], row["item_id"]
 
 
 def place_of(slot: Slot, candidate: Mapping[str, Any], size_m: int) -> Place:
@@ -159,9 +177,9 @@ def place_of(slot: Slot, candidate: Mapping[str, Any], size_m: int) -> Place:
 def is_unchanged(slot: Slot, candidate: Mapping[str, Any], size_m: int) -> bool:
     """Whether the candidate is what the earlier run stored, at the same place."""
     before = slot.previous
-    if before is None or before["item_id"] != candidate["item_id"]:
+    if before is None or item_key(before) != item_key(candidate):
         return False
-    same = ("catalog", "collection", "dn_offset", "epsg")
+    same = ("collection", "dn_offset", "epsg")
     place = place_of(slot, candidate, size_m)
     return all(before[name] == candidate[name] for name in same) and (
         (before["origin_x"], before["origin_y"]) == (place.origin_x, place.origin_y)
@@ -170,7 +188,5 @@ def is_unchanged(slot: Slot, candidate: Mapping[str, Any], size_m: int) -> bool:
 
 def missing_reason(slot: Slot) -> str:
     """Say why a slot has no patch."""
-    if not slot.has_window:
-        return "no_window"
     outcomes = {entry["outcome"] for entry in slot.screened}
-    return next((reason for reason in REJECTIONS if reason in outcomes), "no_candidate")
+    return next((reason for reason in REJECTIONS if reason in outcomes), slot.silence or "no_candidate")

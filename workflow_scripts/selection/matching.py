@@ -107,3 +107,50 @@ def project_footprints(items: gpd.GeoDataFrame) -> np.ndarray:
     projected[several] = shapely.buffer(projected[several], FOOTPRINT_TOLERANCE_M, join_style="mitre")
     shapely.prepare(projected)
     return projected
+
+
+def same_products(
+    kept: pd.DataFrame,
+    items: gpd.GeoDataFrame,
+    others: gpd.GeoDataFrame,
+    locations: pd.DataFrame,
+    size_m: int,
+) -> pd.DataFrame:
+    """Find each candidate's product in a second catalog.
+
+    It is the item of the same data take and tile; of several, that of the same strip, then the newest
+    processing. Its offset must be decided and it must hold the patch.
+
+    Parameters
+    ----------
+    kept : candidates: `location`, `item` (row number in `items`) and further columns
+    items, others : table `items` of the first and of the second catalog
+    locations : `location`, `lon`, `lat`
+    size_m : side of a patch
+
+    Returns
+    -------
+    rows of `kept`, `item` being a row number in `others`
+    """
+
+    def keyed(table: pd.DataFrame, number: str) -> pd.DataFrame:
+        take = table["datatake"].str.replace(r"_S\d{8}T\d{6}$", "", regex=True)
+        return pd.DataFrame(
+            {
+                "take": take,
+                "mgrs_tile": table["mgrs_tile"],
+                f"strip_{number}": table["datatake"],
+                number: range(len(table)),
+            }
+        )
+
+    usable = keyed(others, "other")[(others["dn_offset"] >= 0).to_numpy()]
+    twins = kept.merge(keyed(items, "item"), on="item").merge(usable, on=["take", "mgrs_tile"])
+    twins["is_same"] = twins["strip_item"] == twins["strip_other"]
+    twins["number"] = others["baseline"].map(bands.baseline_number).fillna(-1).to_numpy(float)[twins["other"]]
+    twins["created"] = others["created"].to_numpy()[twins["other"]]
+    twins["item"] = twins["other"]
+    twins = twins[holds_patch(twins, locations, others, size_m)] if len(twins) else twins
+    twins = twins.sort_values(["is_same", "number", "created"], na_position="first", kind="stable")
+    twins = twins.drop_duplicates(["location", "season", "rank"], keep="last")
+    return twins[list(kept.columns)].reset_index(drop=True)

@@ -1,6 +1,7 @@
 """In which order the candidates of a location and season are tried."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,15 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "clearest": ("cloudiness", "days", "item_id"),
     "closest_to_target": ("days", "cloudiness", "item_id"),
     "same_cycle": ("is_off_cycle", "cloudiness", "days", "item_id"),
+    "score": ("score", "days", "item_id"),
 }
 """What candidates are sorted by, per `scenes.choice`."""
 
 
 def rank_candidates(
-    rows: pd.DataFrame, items: pd.DataFrame, locations: pd.DataFrame, *, choice: str
+    rows: pd.DataFrame, items: pd.DataFrame, locations: pd.DataFrame, *, settings: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Sort the candidates of each location and season; `rank` counts from 0.
+    """Sort the candidates of each location and season as `scenes.choice` says; `rank` counts from 0.
 
     Further views of one data take in the same zone (from an overlapping tile) are left out: their
     pixels are the same. Their `rank` is -1.
@@ -33,10 +35,15 @@ def rank_candidates(
         cloudiness=items["cloud_cover"].fillna(np.inf).to_numpy(float)[rows["item"]],
         days=rows["days_from_target"].abs(),
     )
+    weights = settings.get("score", {})
+    rows["score"] = weights.get("days", 0) * rows["days"]
+    for name in ("cloud_cover", "nodata", "sun_zenith"):
+        if weights.get(name):
+            rows["score"] += weights[name] * items[name].fillna(100).to_numpy(float)[rows["item"]]
     rows["is_own_zone"] = rows["epsg"] == rows["location"].map(own_zone)
     rows["is_off_zone"] = _is_not_best(rows, "epsg", ["is_own_zone"])
     rows["is_off_cycle"] = _is_not_best(rows, "cycle", ["cycle"])
-    order = ["location", "season", "is_off_zone", *CHOICES[choice]]
+    order = ["location", "season", "is_off_zone", *CHOICES[settings["choice"]]]
     rows = rows.sort_values(order, kind="stable", ignore_index=True)
     view = ["location", "season", "epsg", "datatake"]
     repeated = rows.duplicated(view)
