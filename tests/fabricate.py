@@ -15,7 +15,6 @@ import pandas as pd
 import xarray as xr
 from shapely.geometry import Point, box
 
-from workflow_scripts import retrieve_patches
 from workflow_scripts.core import bands, grid, store, tables
 from workflow_scripts.core.seasons import SEASONS, TRANSITIONS, wrap_doy
 from workflow_scripts.core.stage import write_json
@@ -193,7 +192,7 @@ def fill_store(path, places, windows):
                     _draw_patch(arrays, row, s, place=place, green=(0.6, 0.9, 0.5, 0.2)[s], rng=rng)
                     arrays["datetime"][row, s] = int(time.timestamp())
                 rows.append(_index_row(place, shard * PER_SHARD + row, season, reason, time))
-        arrays["span_days"][:] = retrieve_patches.span_days(arrays["datetime"])
+        arrays["span_days"][:] = store.span_days(arrays["datetime"])
         arrays["aligned"][:] = (arrays["epsg"] > 0).any(axis=1)
         store.write_shard(path, shard, arrays)
     frame = pd.DataFrame(rows)
