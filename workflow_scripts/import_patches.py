@@ -27,7 +27,16 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """Raised by hand when the meaning of what is stored changes: every image is then read again."""
 
-_TEXTS = ("item_id", "mgrs_tile", "baseline", "offset_source", "checksum", "reason", "screened")
+_TEXTS = (
+    "item_id",
+    "mgrs_tile",
+    "baseline",
+    "offset_source",
+    "failover_from",
+    "checksum",
+    "reason",
+    "screened",
+)
 _NUMBERS = ("scene_cloud_cover", "cloud_fraction", "valid_fraction", "sun_zenith", "origin_x", "origin_y")
 
 

@@ -3,7 +3,6 @@
 Sources: ESA Sentinel-2 Products Specification Document; the STAC items of the catalogs named below.
 """
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -156,19 +155,15 @@ def dn_offset(properties: Mapping[str, Any], convention: str) -> tuple[int, str]
     raise ValueError(f"catalog convention {convention!r} is not one of {sorted(ASSET_NAMES)}")
 
 
-_BASELINE_IN_NAME = {
-    "s2:product_uri": re.compile(r"_N(\d\d)(\d\d)_"),
-    "s2:datatake_id": re.compile(r"_N(\d\d)\.(\d\d)$"),
-}
-
-
 def _contradiction(properties: Mapping[str, Any], number: float) -> str:
     """Name the fields whose baseline lies on the other side of 04.00; empty where none does."""
     told = []
-    for field, pattern in _BASELINE_IN_NAME.items():
-        match = pattern.search(str(properties.get(field) or ""))
-        if match and (float(".".join(match.groups())) >= 4) != (number >= 4):
-            told.append(f"{field} says {'.'.join(match.groups())}")
+    for field in ("s2:product_uri", "s2:datatake_id"):  # …_N0510_…, …_N05.10
+        for part in str(properties.get(field) or "").split("_"):
+            digits = part[1:].replace(".", "")
+            if part[:1] == "N" and len(digits) == 4 and digits.isdigit():
+                if (int(digits) >= 400) != (number >= 4):
+                    told.append(f"{field} says {digits[:2]}.{digits[2:]}")
     return f", though {', '.join(told)}" if told else ""
 
 
