@@ -161,9 +161,9 @@ def _contradiction(properties: Mapping[str, Any], number: float) -> str:
     for field in ("s2:product_uri", "s2:datatake_id"):  # …_N0510_…, …_N05.10
         for part in str(properties.get(field) or "").split("_"):
             digits = part[1:].replace(".", "")
-            if part[:1] == "N" and len(digits) == 4 and digits.isdigit():
-                if (int(digits) >= 400) != (number >= 4):
-                    told.append(f"{field} says {digits[:2]}.{digits[2:]}")
+            is_baseline = part[:1] == "N" and len(digits) == 4 and digits.isdigit()
+            if is_baseline and (int(digits) >= 400) != (number >= 4):
+                told.append(f"{field} says {digits[:2]}.{digits[2:]}")
     return f", though {', '.join(told)}" if told else ""
 
 
