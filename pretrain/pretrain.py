@@ -229,12 +229,14 @@ def main(job: Any) -> None:
     patches = tables.read_table(job.input.patches, "patches", columns=_PATCH_COLUMNS)
     weights = tables.read_table(job.input.weights, "weights", columns=("location_id", "weight", *_KINDS))
     store_path = options.store or parent(job.input.store)
+    others = [job.input.others] if isinstance(job.input.others, str) else job.input.others
     chosen = samples.choose(
         options,
         patches=patches,
         weights=weights,
         store_path=store_path,
         locations=job.input.locations,
+        others=[tables.read_table(path, "patches", columns=_PATCH_COLUMNS) for path in others],
     )
     draws = samples.shares_of_draws(chosen, weights, _KINDS)
 

@@ -48,6 +48,10 @@ class Options:
     """Numbers per location for objectives that ask for them."""
     leave_out_validation: bool
     """Train on the locations whose `split` is not `validation`."""
+    complete_in: tuple[str, ...]
+    """Other datasets: train on the locations that have every season in this one and in these."""
+    n_locations: int | None
+    """Train on so many of the locations at most, the same for every seed."""
     bn_group_size: int
     """Locations that share statistics: a part of a process's locations, or those of several processes."""
     bn_shuffle: bool
@@ -125,6 +129,8 @@ _RUNNING = {
     "seasons": None,
     "side_table": None,
     "leave_out_validation": False,
+    "complete_in": (),
+    "n_locations": None,
     "skip_unreadable": False,
     "tensorboard": False,
     "accumulate": 1,
@@ -174,6 +180,7 @@ def resolve(entry: Mapping[str, Any]) -> Options:
     merged = base | named
     groups = named.get("bn", {})
     merged["bands"] = tuple(merged["bands"])
+    merged["complete_in"] = tuple(merged["complete_in"])
     merged["bn_group_size"] = groups.get("group_size") or merged["batch_size"]
     merged["bn_shuffle"] = groups.get("shuffle", False)
     watched = named.get("knn", {})

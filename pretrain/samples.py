@@ -162,6 +162,7 @@ def choose(
     weights: pd.DataFrame,
     store_path: str | os.PathLike,
     locations: str | os.PathLike,
+    others: Sequence[pd.DataFrame] = (),
 ) -> Samples:
     """Choose the locations that a model is trained on.
 
@@ -170,7 +171,12 @@ def choose(
     patches, weights : as of `select_samples`
     store_path : path or address
     locations : the dataset's table of locations, read where validation is left out
+    others : indexes of the datasets that `complete_in` names
     """
+    if others:
+        patches = patches[patches["location_id"].isin(complete_locations([patches, *others]))]
+    if options.n_locations is not None:
+        patches = patches[patches["location_id"].isin(subset_of(patches, options.n_locations))]
     return select_samples(
         patches,
         weights,
@@ -179,6 +185,34 @@ def choose(
         min_seasons=min_seasons(options),
         side=read_side_table(options.side_table) if options.side_table else None,
     )
+
+
+def complete_locations(indexes: Sequence[pd.DataFrame]) -> set[str]:
+    """Give the locations that have a patch of every season in all of some datasets.
+
+    Parameters
+    ----------
+    indexes : `location_id`, `season`, `status` of each
+    """
+    sets = []
+    for index in indexes:
+        stored = index[index["status"] == "ok"].groupby("location_id")["season"].nunique()
+        sets.append(set(stored.index[stored == index["season"].nunique()]))
+    return set.intersection(*sets)
+
+
+def subset_of(patches: pd.DataFrame, n_locations: int) -> set[str]:
+    """Draw locations that have a patch; the same ones whatever the model and its seed.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    names = np.sort(patches.loc[patches["status"] == "ok", "location_id"].astype(str).unique())
+    if len(names) < n_locations:
+        raise ValueError(f"n_locations = {n_locations}: only {len(names)} locations have patches to train on")
+    return set(np.random.default_rng(0).permutation(names)[:n_locations])
 
 
 def read_dataset(folder: str | os.PathLike) -> Samples:

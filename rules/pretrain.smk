@@ -37,6 +37,7 @@ rule pretrain:
         weights=ancient(model_dataset("weights.parquet")),
         store=ancient(model_dataset("patches.zarr/zarr.json")),
         locations=ancient(model_dataset("locations.parquet")),
+        others=ancient(other_indexes),
         side_table=ancient(side_table),
         watched_patches=ancient(watched("patches.parquet")),
         watched_labels=ancient(watched("labels.parquet")),

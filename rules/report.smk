@@ -28,3 +28,29 @@ rule write_report:
         "../envs/geo.yaml"
     script:
         "../workflow_scripts/write_report.py"
+
+
+rule write_paper_tables:
+    input:
+        scores=evaluated_pairs(
+            "results/downstream/{model}/{task}/linear.json",
+            "results/downstream/{model}/{task}/knn.json",
+        ),
+    output:
+        tables="results/paper-tables.html",
+    log:
+        "results/logs/write_paper_tables.log",
+    benchmark:
+        "results/logs/write_paper_tables.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=10,
+    params:
+        models=MODELS,
+        notices={name: options["report"]["notice"] for name, options in DATASETS.items()},
+        code=code("workflow_scripts.write_paper_tables"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/write_paper_tables.py"

@@ -6,6 +6,7 @@ import pytest
 
 from pretrain.randomness import philox, uniforms
 from pretrain.sampler import draw_locations, draw_seasons, match_weights, rank_slots
+from pretrain.samples import complete_locations, subset_of
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,19 @@ def test_weights_are_joined_by_id_and_must_cover_the_locations():
         match_weights(["a", "b"], weights.assign(weight=0.0))
     with pytest.raises(ValueError, match="'a' more than once"):
         match_weights(["a"], pd.concat([weights, weights.iloc[[1]]]))
+
+
+def test_models_to_compare_share_their_places() -> None:
+    """Complete in both sets; the same draw whatever the order of rows; too few is an error."""
+    seasons = ["a", "b"]
+    first = pd.DataFrame(
+        {"location_id": np.repeat(list("wxyz"), 2), "season": seasons * 4, "status": ["ok"] * 7 + ["missing"]}
+    )
+    second = first.assign(status=["ok", "missing"] + ["ok"] * 6)
+    assert complete_locations([first]) == {"w", "x", "y"}
+    assert complete_locations([first, second]) == {"x", "y"}
+    drawn = subset_of(first, 2)
+    assert len(drawn) == 2
+    assert drawn == subset_of(first.sample(frac=1, random_state=1), 2)
+    with pytest.raises(ValueError, match="n_locations = 5: only 4 locations"):
+        subset_of(first, 5)

@@ -67,6 +67,7 @@ def make_job(world, folder, **changes):
             weights=world / "weights.parquet",
             store=world / "patches.zarr" / "zarr.json",
             locations=world / "locations.parquet",
+            others=(),
         ),
         output=SimpleNamespace(
             options=folder / "options.json",

@@ -35,6 +35,14 @@ def families(models):
     return [name for name in MODELS if name in first.values()]
 
 
+def other_indexes(wildcards):
+    """Input function: the indexes of the datasets whose locations a model shares (`complete_in`)."""
+    return [
+        dataset_file(name, "patches.parquet")
+        for name in MODELS[wildcards.model].get("complete_in", [])
+    ]
+
+
 def side_table(wildcards):
     """Input function: the model's table of further facts, if it has one."""
     return MODELS[wildcards.model].get("side_table") or []

@@ -260,6 +260,8 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
             yield from missing(f"models.{name}.dataset", entry["dataset"], own, "dataset of your own")
         if "knn" in entry:
             yield from missing(f"models.{name}.knn.task", entry["knn"]["task"], document["tasks"], "task")
+        for other in entry.get("complete_in", ()):
+            yield from missing(f"models.{name}.complete_in", other, own, "dataset of your own")
         for task in entry.get("tasks", ()):
             yield from missing(f"models.{name}.tasks", task, document["tasks"], "task")
         for part in entry.get("parts", ()):
