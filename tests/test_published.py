@@ -102,10 +102,10 @@ def test_tables_of_both_published_forms(tmp_path):
     )
     table = published.read_index(tmp_path / "index.csv", ["spring", "summer", "autumn"])
     assert table.to_dict("records") == [
-        {"location_id": "7", "season": "spring", "image_id": "20230811T105629_20230811T105939_T30TYN"}
+        {"location_id": "000007", "season": "spring", "image_id": "20230811T105629_20230811T105939_T30TYN"}
     ]
     (tmp_path / "task.csv").write_text("ind,lon,lat,type,image_id_1\n0012,1,2,x,A\n")
-    assert published.read_index(tmp_path / "task.csv", ["summer"])["location_id"].tolist() == ["0012"]
+    assert published.read_index(tmp_path / "task.csv", ["summer"])["location_id"].tolist() == ["000012"]
     for content in (
         "lon,lat,image_id_1\n1,2,A\n",
         "index,lon,lat\n1,2,3\n",

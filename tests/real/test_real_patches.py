@@ -18,10 +18,10 @@ from workflow_scripts import (
     select_scenes,
     verify_store,
 )
-from workflow_scripts.core import bands, grid, stac, store, tables
+from workflow_scripts.core import bands, grid, network, stac, store, tables
 from workflow_scripts.core import items as items_of
 from workflow_scripts.core.patches import PARTS
-from workflow_scripts.selection import matching
+from workflow_scripts.selection import matching, published
 
 pytestmark = pytest.mark.real
 logger = logging.getLogger(__name__)
@@ -269,6 +269,94 @@ def test_offset_decisions_on_real_items(real_data):
     v1 = table[(table["convention"] == "earth-search") & (table["baseline"] != "")]
     assert set(v1["offset"]) == {0}
     assert set(table.loc[table["baseline"] == "", "offset"]) == {-1}, "no field says it: undecided"
+
+
+def test_offsets_are_called_right_only_where_pixels_say_so(real_data):
+    """The darkest pixels of a band: far below 1,000 no offset is left, just above it one may be."""
+    seen = {}
+    for folder, convention in (
+        ("stac_33T_2023", "earth-search"),
+        ("stac_01W_antimeridian_2023", "earth-search-c1"),
+    ):
+        path = real_data / "sentinel2" / folder / "catalog.json"
+        catalog = {"type": "static", "path": str(path), "conventions": convention, "name": folder}
+        tiles = ("33TWL", "33TWM") if "33T" in folder else ("01WCQ", "01WCR")
+        for tile in tiles:
+            for row in stac.search_items(
+                catalog, tile=tile, years=(2023, 2023), kind="sentinel-2"
+            ).itertuples():
+                layers = []
+                for band in ("B04", "SCL"):
+                    with network.open_href(json.loads(row.hrefs)[band]) as file:
+                        layers.append(file.read(1))
+                # lossy files have 1 where there is nothing; the scene classification knows
+                darkest = np.percentile(layers[0][(layers[0] > 1) & (layers[1] > 1)], 0.5)
+                seen[row.item_id] = row.dn_offset, row.offset_source, darkest
+    verdicts = {item["id"]: "undecided" for item, _ in real_items(real_data)}
+    for item_id, (offset, source, darkest) in seen.items():
+        # snow and cloud have no dark pixel: that tells nothing
+        told = 0 if darkest < 900 else 1000 if darkest < 1400 else None
+        verdicts[item_id] = "undecided" if told is None else "right" if offset == told else "wrong"
+        logger.info(
+            "%s: offset %s by %s, darkest B04 %.0f: %s", item_id, offset, source, darkest, verdicts[item_id]
+        )
+    counted = pd.Series(verdicts).value_counts()
+    logger.info("offset decisions confirmed by pixels, of all real items: %s", counted.to_dict())
+    assert counted.get("wrong", 0) == 0 and counted["right"] == 6 and len(seen) == 9
+
+
+def test_published_ids_are_resolved_to_items(real_data):
+    """Every id of the published tables, against items as both catalogs would name them; real items by their own id."""
+    tables_of_ids = sorted((real_data / "labels").glob("*.csv"))
+    ids = pd.concat([pd.read_csv(path, dtype=str) for path in tables_of_ids])["image_id_1"].dropna()
+    parsed = published.parse_image_ids(ids.reset_index(drop=True))
+    assert parsed["start"].notna().all() and (parsed["mgrs_tile"] != "").all() and len(parsed) > 100
+    rows = []
+    for i, (image_id, (start, second, tile)) in enumerate(
+        zip(ids, parsed.itertuples(index=False), strict=True)
+    ):
+        take, strip = (f"{moment:%Y%m%dT%H%M%S}" for moment in (start, second))
+        names = {
+            "computer": {"id": f"S2A_MSIL2A_{take}_R094_T{tile}_20201007T000000"},
+            "search": {
+                "id": f"S2A_{tile.lstrip('0')}_{take[:8]}_0_L2A",
+                "s2:datatake_id": f"GS2A_{take}_000001_N05.09",
+                "s2:datastrip_id": f"S2A_OPER_MSI_L2A_DS_2APS_20230101T000000_S{strip}_N05.09",
+            },
+        }[("computer", "search")[i % 2]]
+        item = {
+            "id": names.pop("id"),
+            "base": "",
+            "assets": {},
+            "geometry": {"type": "Point", "coordinates": [0, 0]},
+        }
+        item["properties"] = {"grid:code": f"MGRS-{tile}", **names}
+        row = items_of.sentinel2_row(item, {"conventions": "earth-search"}, start + pd.Timedelta(minutes=3))
+        rows.append(row | {"image_id": image_id})
+    wanted = pd.DataFrame({"image_id": ids.drop_duplicates().to_numpy()})
+    found = published.resolve(wanted, items_of.sentinel2_frame(rows))
+    assert set(found["image_id"]) == set(wanted["image_id"])
+    named = [rows[item]["image_id"] for item in found["item"]]
+    assert (
+        published.parse_image_ids(pd.Series(named))["start"]
+        == published.parse_image_ids(found["image_id"])["start"]
+    ).all()
+    # a real item is found by the id Earth Engine would give it, and no other of the real items
+    real = {item["id"]: item for item, _ in real_items(real_data) if item["properties"].get("s2:datatake_id")}
+    frame = items_of.sentinel2_frame(
+        [
+            items_of.sentinel2_row(
+                {**item, "base": ""}, {"conventions": "earth-search"}, items_of.moment_of(item["properties"])
+            )
+            for item in real.values()
+        ]
+    )
+    stamps = frame["datatake"].str.extract(r"_(\d{8}T\d{6})")[0]
+    wanted = pd.DataFrame({"image_id": stamps + "_" + stamps + "_T" + frame["mgrs_tile"]}).drop_duplicates()
+    found = published.resolve(wanted, frame)
+    assert set(found["item"]) == set(range(len(frame)))
+    assert (frame["mgrs_tile"].to_numpy()[found["item"]] == found["image_id"].str[-5:]).all()
+    logger.info("%d published ids and %d real items resolved", len(ids), len(frame))
 
 
 def test_real_items_become_rows(real_data):

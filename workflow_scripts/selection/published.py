@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 ID_COLUMNS = ("location_id", "index", "ind")
-"""What the id of a location is called, the first that is there; SSL4Eco's tables have the others."""
+"""What the id of a location is called, the first that is there; the numbers of SSL4Eco's tables have six
+digits in the names of its folders, and so here."""
 MAX_AFTER_START = pd.Timedelta(minutes=35)
 """A data take lasts no longer; the same tile is seen again after 50 minutes at the earliest, near the poles."""
 
@@ -52,8 +53,9 @@ def read_index(path: str | os.PathLike, labels: Sequence[str]) -> pd.DataFrame:
             f"scenes.path: {str(path)!r} has columns {list(table)}; expected one of {list(ID_COLUMNS)} and "
             f"image_id_1 to image_id_{len(labels)} at most, one per season of seasons.names ({', '.join(labels)})"
         )
+    ids = table[key].astype(str) if key == "location_id" else table[key].astype(str).str.zfill(6)
     parts = [
-        pd.DataFrame({"location_id": table[key].astype(str), "season": label, "image_id": table[image]})
+        pd.DataFrame({"location_id": ids, "season": label, "image_id": table[image]})
         for image, label in zip(images, labels, strict=False)
     ]
     result = pd.concat(parts, ignore_index=True).dropna(subset="image_id")
