@@ -96,3 +96,13 @@ def test_weight_of_positives_is_torch_s() -> None:
     value, gradient = losses.binary_cross_entropy(logits.detach().numpy(), targets.numpy(), pos_weight=12.0)
     np.testing.assert_allclose(value, expected.item(), rtol=1e-12)
     np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=1e-9, atol=1e-15)
+
+
+def test_distributions_of_far_logits_are_finite() -> None:
+    """All sigmoids of a row may underflow: shares are then those of the logits' differences."""
+    logits = np.array([[-900.0, -900.0, -905.0], [800.0, -800.0, 0.0]])
+    shares = losses.simplex(logits)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    np.testing.assert_allclose(shares[0], losses.softmax(logits[:1])[0])
+    value, gradient = losses.divergence(logits, np.full((2, 3), 1 / 3))
+    assert np.isfinite(value) and np.isfinite(gradient).all()

@@ -278,12 +278,13 @@ def minimize(
         length = torch.ones(len(going), dtype=torch.float64)
         new_value, new_gradient = evaluate(weights[going] + direction, going)
         while True:
-            poor = torch.nonzero(new_value > value + ARMIJO * length * slope)[:, 0]
+            # A value that overflowed is no decrease either.
+            poor = torch.nonzero(~(new_value <= value + ARMIJO * length * slope))[:, 0]
             poor = poor[length[poor] > 1e-6]
             if not len(poor):
                 break
             fall = 2 * (new_value[poor] - value[poor] - length[poor] * slope[poor])
-            guess = -slope[poor] * length[poor].square() / fall
+            guess = torch.nan_to_num(-slope[poor] * length[poor].square() / fall)
             length[poor] = torch.minimum(torch.maximum(guess, 0.1 * length[poor]), 0.5 * length[poor])
             which = [going[i] for i in poor]
             shorter = weights[which] + length[poor, None, None].to(weights) * direction[poor]

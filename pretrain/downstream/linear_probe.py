@@ -39,10 +39,10 @@ PAPER = {
     "max_epochs": 1000,
     "patience": 10,
 }
-PENALTIES = tuple(10 ** (power / 2) for power in range(2, -11, -1))
-"""Candidates of the fast mode, from 10 to 1e-5 in half powers of ten: half the squared weights times this."""
-PENALTY_PATIENCE = 2
-"""Weaker penalties tried after the validation loss stopped falling."""
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+"""Candidates of the fast mode, from strong to weak: half the squared weights times this."""
+FIRST_PENALTY = 0.1
+"""Tried first; then weaker ones while the validation loss falls, or stronger ones."""
 SEARCH_TOLERANCE, TOLERANCE = 1e-2, 1e-4
 """Relative fall of the objective, as the next step promises it, at which to stop: to choose the penalty by, and of
 the result. A benchmark (benchmarks/probes.py) holds scores against fully trained heads."""
@@ -134,9 +134,8 @@ def predict_fast(
 ) -> list[Predicted]:
     """Predict the rows of some folds by full-batch heads, the penalty of each chosen on its validation part.
 
-    The folds share passes over the features and nothing else. A fold's penalties are tried from strong to
-    weak, each from the weights of the one before; the result is fitted to all its training rows from
-    those weights.
+    The folds share passes over the features and nothing else. A fold's first penalty starts from zero, each
+    further one from its best weights so far; the result is fitted to all its training rows from these.
     """
     splits = [
         division.split_validation(fold, share=task.validation_share, seed=seed) for division, fold in jobs
@@ -200,7 +199,7 @@ def _fit_group(
 def _search_penalties(
     objective: full_batch.Objective, preconditioner: full_batch.Preconditioner, *, held: Sequence[Tensor]
 ) -> tuple[Tensor, list[dict[float, float]], np.ndarray]:
-    """Try each fold's penalties until its validation loss has stopped falling.
+    """Try each fold's penalties, neighbor by neighbor, until both neighbors of the best are worse.
 
     Returns
     -------
@@ -208,37 +207,37 @@ def _search_penalties(
     """
     n_parts, n_outputs = len(held), objective.targets.shape[2]
     shape = (n_parts, objective.parts.features.shape[1] + 1, n_outputs)
-    latest = torch.zeros(shape, device=objective.parts.features.device)
-    best = latest.clone()
+    best = torch.zeros(shape, device=objective.parts.features.device)
     tried: list[dict[float, float]] = [{} for _ in held]
     n_evaluations = np.zeros(n_parts, int)
-    active = list(range(n_parts))
-    for penalty in PENALTIES:
+    following: dict[int, float] = dict.fromkeys(range(n_parts), FIRST_PENALTY)
+    while following:
+        active = list(following)
         fitted = full_batch.minimize(
             objective,
             preconditioner,
-            start=latest[active],
-            penalties=torch.full((len(active),), penalty, dtype=torch.float64),
+            start=best[active],
+            penalties=torch.tensor([following[part] for part in active], dtype=torch.float64),
             active=active,
             tolerance=SEARCH_TOLERANCE,
         )
-        latest[active] = fitted.weights
         n_evaluations[active] += fitted.n_evaluations
-        for part in active:
-            logits = objective.logits(latest[part], part, held[part])
+        for part, weights in zip(active, fitted.weights, strict=True):
+            logits = objective.logits(weights, part, held[part])
             value = float(objective.loss(logits, objective.goal(part)[held[part]])[0])
             if value < min(tried[part].values(), default=np.inf):
-                best[part] = latest[part]
-            tried[part][penalty] = value
-        active = [part for part in active if not _has_passed_best(tried[part])]
-        if not active:
-            break
+                best[part] = weights
+            tried[part][following[part]] = value
+        nexts = {part: _next_penalty(tried[part]) for part in active}
+        following = {part: penalty for part, penalty in nexts.items() if penalty is not None}
     return best, tried, n_evaluations
 
 
-def _has_passed_best(tried: Mapping[float, float]) -> bool:
-    values = list(tried.values())
-    return len(values) - 1 - int(np.argmin(values)) >= PENALTY_PATIENCE
+def _next_penalty(tried: Mapping[float, float]) -> float | None:
+    """Give the untried neighbor of the best penalty so far, the weaker one first; None if both were tried."""
+    best = PENALTIES.index(min(tried, key=tried.get))
+    near = (PENALTIES[i] for i in (best + 1, best - 1) if 0 <= i < len(PENALTIES))
+    return next((penalty for penalty in near if penalty not in tried), None)
 
 
 def _target_scale(targets: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:

@@ -31,8 +31,11 @@ def softmax(logits: Any) -> Any:
 
 def simplex(logits: Any) -> Any:
     """Turn logits (n, bins) into distributions: sigmoids divided by their sum."""
-    shares = sigmoid(logits)
-    return shares / _module(logits).sum(shares, axis=1, keepdims=True)
+    return softmax(_log_sigmoid(logits))
+
+
+def _log_sigmoid(logits: Any) -> Any:
+    return -_module(logits).logaddexp(-logits, 0 * logits)
 
 
 def identity(logits: Any) -> Any:
@@ -73,8 +76,9 @@ def binary_cross_entropy(logits: Any, targets: Any, *, pos_weight: float = 1.0) 
 def divergence(logits: Any, targets: Any) -> tuple[Any, Any]:
     """Give the mean Kullback-Leibler divergence of `simplex` from the targets, and its gradient."""
     module = _module(logits)
-    log_share = -module.logaddexp(-logits, 0 * logits)
-    log_sum = module.log(module.sum(module.exp(log_share), axis=1, keepdims=True))
+    log_share = _log_sigmoid(logits)
+    largest = module.amax(log_share, axis=1, keepdims=True)
+    log_sum = largest + module.log(module.sum(module.exp(log_share - largest), axis=1, keepdims=True))
     log_target = module.log(module.clip(targets, 1e-12, None))
     value = module.sum(targets * (log_target - log_share + log_sum)) / len(logits)
     gradient = (1 - sigmoid(logits)) * (simplex(logits) - targets) / len(logits)
