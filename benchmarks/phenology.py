@@ -206,6 +206,53 @@ def race():
     return claims
 
 
+def parts():
+    """Print what the kernel spends its time on, microseconds of one core per series."""
+    from numba import njit
+
+    from workflow_scripts.estimate_phenology import PhenologyOptions, _block_rows
+    from workflow_scripts.phenology import kernels
+
+    options = PhenologyOptions()
+    weights = (options.marginal_weight, options.snow_weight, options.floor_quantile, options.lower_bound)
+    day, value, code = make_series(256)
+    day = day.astype(np.int64)
+
+    @njit(error_model="numpy")
+    def first_steps(day, value, code, weights, lambda_day3, n_steps):
+        total = 0.0
+        for i in range(len(day)):
+            seen, y, w, _, floor = kernels.usable_observations(day[i], value[i], code[i], *weights)
+            total += floor
+            if n_steps > 1:
+                fitted, curvature = kernels.smoothing_spline(seen, y, w, lambda_day3)
+                total += fitted[0]
+            if n_steps > 2:
+                curve = kernels.evaluate_daily(seen, fitted, curvature, floor)
+                total += curve[0]
+            if n_steps > 3:
+                total += kernels.find_turns(curve)[1][0]
+        return total
+
+    def shortest(run):
+        run()
+        times = []
+        for _ in range(100):
+            begin = time.process_time()
+            run()
+            times.append(time.process_time() - begin)
+        return min(times) / len(day) * 1e6
+
+    before = 0.0
+    names = ("observations, weights, floor", "spline", "daily curve", "its turns")
+    for step, name in enumerate(names, 1):
+        spent = shortest(lambda n=step: first_steps(day, value, code, weights, options.lambda_day3, n))
+        print(f"{name}: {spent - before:.1f} us a series")
+        before = spent
+    whole = shortest(lambda: _block_rows(day, value, code, options))
+    print(f"cycles, dates, gaps, quality: {whole - before:.1f} us a series; all: {whole:.1f}")
+
+
 def write_inputs(folder, n):
     """A greenness store and a table of locations."""
     import geopandas as gpd
@@ -288,6 +335,7 @@ def main():
         usage = resource.getrusage(resource.RUSAGE_SELF)
         print(usage.ru_maxrss * 1024 / 1e9, usage.ru_utime + usage.ru_stime)
         return
+    parts()
     for name, measured, sign, target in [*race(), *at_scale(options.locations)]:
         print(f"CLAIM {name} {measured:.3g} {sign} {target}")
 
