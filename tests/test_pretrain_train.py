@@ -131,7 +131,7 @@ def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, m
     command = [sys.executable, "-m", "pretrain.train", job.output.options, tmp_path / "error", os.getpid()]
     root = os.fspath(pretrain.ROOT)
     process = subprocess.Popen(list(map(str, command)), cwd=root, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not checkpoint_files(checkpoints) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
