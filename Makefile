@@ -4,7 +4,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-slow test-slurm test-s3 test-browser web docs pictures faults kills lint bench comparison real lock clean
+.PHONY: install demo test test-slow test-slurm test-s3 test-browser web docs pictures faults kills chaos rehearsal lint bench comparison real lock clean
 
 install: $(VENV)/.installed
 
@@ -55,6 +55,15 @@ faults: install
 
 kills: install
 	$(BIN)/python -m pytest -m "" tests/test_faults.py -k killed
+
+# Damage, kills and faults at random, and every value right in the end.
+ROUNDS ?= 20
+chaos: install
+	$(BIN)/python tests/chaos.py --rounds $(ROUNDS)
+
+# A quarter of a million locations from sampling to the store, without the network: 15 GB for a while.
+rehearsal: install
+	$(BIN)/python benchmarks/rehearsal.py
 
 lint: install
 	$(BIN)/ruff check .

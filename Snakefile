@@ -95,8 +95,8 @@ rule verify:
 
 rule publish:
     input:
-        expand(rules.publish_dataset.output, dataset=filter(has_catalog, DATASETS)),
-        expand(rules.publish_model.output, model=filter(is_trained, MODELS)),
+        expand(plain(rules.publish_dataset.output), dataset=filter(has_catalog, DATASETS)),
+        expand(plain(rules.publish_model.output), model=filter(is_trained, MODELS)),
 
 
 rule pretrained:

@@ -53,6 +53,12 @@ def address(path):
     return f"{(STORAGE.default_storage_prefix or '').rstrip('/')}/{path}"
 
 
+def plain(outputs):
+    """Outputs of a rule for expand(), which does not take what lies in a bucket."""
+    here = f"{address('').split('://')[-1]}"
+    return [str(file).split(here, 1)[-1] for file in outputs] if IN_BUCKET else outputs
+
+
 def in_place(files):
     """Files that a job reads, or writes, where they lie, also in a bucket: no copy is made."""
     if not IN_BUCKET:

@@ -39,7 +39,7 @@ rule gather_items:
         "results/logs/{dataset}/gather_items.benchmark.tsv"
     threads: 4
     resources:
-        mem_mb=6000,
+        mem_mb=memory(6000),
         runtime=600,
     params:
         code=code("workflow_scripts.gather_items"),

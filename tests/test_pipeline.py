@@ -299,6 +299,30 @@ def test_killed_and_restarted_run_ends_in_the_same_store(built, folder):
     pd.testing.assert_frame_equal(expected, got)
 
 
+def test_results_that_were_moved_are_continued_not_made_again(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("moved") / "to another place"
+    shutil.move(folder, elsewhere)
+    assert planned(elsewhere, "dataset", config=SMALL) == {}
+    (elsewhere / DATASET / "patches.zarr/dn20/c.1.0.0.0.0").unlink()
+    jobs = planned(elsewhere, "dataset", config=SMALL)
+    assert jobs["retrieve_patches"] == 1 and "read_tile" not in jobs and "select_scenes" not in jobs
+
+
+def test_a_second_run_on_the_same_results_is_refused(folder):
+    first = start(folder, "dataset", "--forcerun", "verify_store", config=SMALL)
+    try:
+        deadline = time.monotonic() + 300
+        locks = folder / ".snakemake" / "locks"
+        while time.monotonic() < deadline and not (locks.is_dir() and any(locks.iterdir())):
+            assert first.poll() is None
+            time.sleep(0.02)
+        printed = run(folder, "dataset", config=SMALL, good=False)
+        assert "Directory cannot be locked" in printed and "--unlock" in printed
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+
+
 @pytest.fixture
 def checkout(tmp_path_factory):
     """A copy of the code that a test may edit."""

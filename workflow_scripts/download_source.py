@@ -47,7 +47,9 @@ def continue_download(url: str, part: Path) -> None:
     """
     note = part.with_name(part.name + ".json")
     version = read_json(note) if note.exists() and part.exists() else {}
-    n_have = part.stat().st_size if version.get("url") == url and version.get("validator") else 0
+    # the address may hold a token
+    address = hashlib.sha256(url.encode()).hexdigest()
+    n_have = part.stat().st_size if version.get("address") == address and version.get("validator") else 0
     headers = {"Accept-Encoding": "identity"}
     if n_have:
         headers |= {"Range": f"bytes={n_have}-", "If-Range": version["validator"]}
@@ -57,7 +59,7 @@ def continue_download(url: str, part: Path) -> None:
         etag = response.headers.get("ETag", "")
         is_strong = etag and not etag.startswith("W/")
         validator = etag if is_strong else response.headers.get("Last-Modified")
-        write_json(note, {"url": url, "validator": validator})
+        write_json(note, {"address": address, "validator": validator})
         n_got = 0
         # counted below: urllib3's own check would throw away the last bytes that came
         response.raw.enforce_content_length = False

@@ -319,8 +319,8 @@ def main(job: SimpleNamespace) -> None:
     locations = tables.read_table(job.input.locations, "locations", ["location_id", "lon", "lat", "shard"])
     locations = locations.assign(location=np.arange(len(locations)))
     locations = locations[locations["shard"] == shard].reset_index(drop=True)
-    windows = tables.read_table(job.input.seasons, "seasons")
-    windows = windows[windows["location_id"].isin(locations["location_id"])]
+    ours = [("location_id", "in", list(locations["location_id"]))]
+    windows = tables.read_table(job.input.seasons, "seasons", filters=ours)
     tiles = {
         t for held in grid.mgrs_tiles(locations["lon"], locations["lat"], job.params.size_m) for t in held
     }

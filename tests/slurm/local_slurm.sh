@@ -2,7 +2,7 @@
 # A Slurm of two nodes, both this machine, for the tests: local_slurm.sh start | stop
 #
 # Debian's packages slurmctld, slurmd, slurm-client and munge, and root, are needed. Each node offers
-# eight cores, whatever the machine has, and one stand-in GPU. Everything but the two files that Slurm's
+# four cores, whatever the machine has, and one stand-in GPU. Everything but the two files that Slurm's
 # commands look for, /etc/slurm/slurm.conf and gres.conf, lives in $SLURM_LOCAL.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ CONFIG=/etc/slurm
 MARK="# written by tests/slurm/local_slurm.sh"
 NODES=(one two)
 HOST=$(hostname -s)
-CORES=8 # more than there may be: jobs that ask for four must fit
+CORES=4 # whatever the machine has: jobs that ask for four must fit
 MEMORY_MB=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 
 ours() { [ ! -e "$1" ] || grep -qxF "$MARK" "$1"; }

@@ -53,8 +53,9 @@ class UnavailableError(RuntimeError):
 
 
 def redact(text: object) -> str:
-    """Remove query strings, which may hold tokens, from addresses in a message."""
-    return re.sub(r"\?[^\s'\"<>)]+", "?…", str(text))
+    """Remove query strings and passwords, which may be secret, from addresses in a message."""
+    without_query = re.sub(r"\?[^\s'\"<>)]+", "?…", str(text))
+    return re.sub(r"://[^\s/@]+@", "://…@", without_query)
 
 
 def retry(

@@ -225,6 +225,8 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike, name: str) -> None
         repeated = frame["location_id"][frame["location_id"].duplicated()].unique()
         if repeated.size:
             raise ValueError(f"table {name!r} ({path}): location_id repeated: {list(repeated[:5])}")
+    if name == "locations":
+        _check_ids(frame["location_id"].astype(str), path)
     with atomic_path(path) as temporary:
         if "geometry" in columns and frame.empty:  # without rows pandas would lose the types
             pq.write_table(arrow_schema(name).empty_table(), temporary)
@@ -273,6 +275,16 @@ def arrow_table(frame: pd.DataFrame, name: str) -> pa.Table:
         for c, kind in COLUMNS[name].items()
     ]
     return pa.Table.from_arrays(arrays, schema=arrow_schema(name))
+
+
+def _check_ids(ids: pd.Series, path: str | os.PathLike) -> None:
+    """Refuse ids that are no names of files: patches are exported under them."""
+    wrong = ids[ids.str.contains(r"[/\\\0]") | ids.isin(["", ".", ".."])]
+    if len(wrong):
+        raise ValueError(
+            f"table 'locations' ({path}): location_id {wrong.iloc[0]!r} cannot be the name of a file "
+            f"({len(wrong)} of {len(ids)} such). Use ids without slashes."
+        )
 
 
 def _write_geoparquet(frame: pd.DataFrame, columns: dict, temporary: Path, where: str) -> None:
