@@ -22,6 +22,8 @@ from workflow_scripts.core.scanlines import scan
 logger = logging.getLogger(__name__)
 
 WGS84 = pyproj.CRS(4326)
+FEW_POINTS = 50
+"""So many points are sooner tested than a polygon is prepared for them."""
 
 
 def read_vector(path: str | os.PathLike, *, key: str) -> gpd.GeoDataFrame:
@@ -171,7 +173,8 @@ def _first_around(x: np.ndarray, y: np.ndarray, parts: np.ndarray) -> np.ndarray
         near = (x[in_rows] >= bounds[part, 0]) & (x[in_rows] <= bounds[part, 2])
         near = np.flatnonzero(near) + first[part]
         if near.size:
-            shapely.prepare(parts[part])
+            if near.size > FEW_POINTS:
+                shapely.prepare(parts[part])
             inside = near[shapely.intersects_xy(parts[part], x[near], y[near])]
             found[order[inside]] = part
     return found
