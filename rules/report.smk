@@ -54,3 +54,27 @@ rule write_paper_tables:
         "../envs/geo.yaml"
     script:
         "../workflow_scripts/write_paper_tables.py"
+
+
+rule map_embeddings:
+    input:
+        embeddings="results/embeddings/{model}/{dataset}/embeddings.zarr/zarr.json",
+        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+    output:
+        table="results/embeddings/{model}/{dataset}/embeddings.parquet",
+        map="results/embeddings/{model}/{dataset}/map.html",
+    log:
+        "results/logs/map_embeddings/{model}.{dataset}.log",
+    benchmark:
+        "results/logs/map_embeddings/{model}.{dataset}.benchmark.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=60,
+    params:
+        notice=lambda wildcards: DATASETS[wildcards.dataset]["report"]["notice"],
+        code=code("workflow_scripts.map_embeddings"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/map_embeddings.py"
