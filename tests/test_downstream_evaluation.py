@@ -240,3 +240,13 @@ def test_published_split_tests_its_own_part_alone(world: SimpleNamespace, probe:
     used = data.split != "validation"
     assert sum(output["n"] for output in found["per_output"]) == 3 * sum(data.split == "test")
     assert used.sum() < len(used)
+
+
+def test_seasons_side_by_side(world: SimpleNamespace) -> None:
+    """Concatenated in the order named, for the places that have them all."""
+    task = Task.from_settings("t", settings(seasons=list(SEASONS)[::-1], combine="concatenate"))
+    data = read_task_data(world.store, world.labels, task)
+    assert data.features.shape[1] == 12
+    row = int(np.flatnonzero(data.location_id == "p060")[0])
+    np.testing.assert_array_equal(data.features[row], world.embedding[60, ::-1].ravel())
+    assert not {f"p{i:03d}" for i in range(25)} & set(data.location_id)

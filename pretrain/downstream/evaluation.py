@@ -29,7 +29,7 @@ class TaskData:
     lon: np.ndarray
     lat: np.ndarray
     features: np.ndarray
-    """(n, features) float32, mean over the seasons present at a location."""
+    """(n, features) float32, of a location's seasons as the task combines them."""
     targets: np.ndarray
     """(n, outputs) float32; see `encode_targets`."""
     counts: Mapping[str, int]
@@ -83,7 +83,7 @@ def read_task_data(embeddings: str | os.PathLike, labels: str | os.PathLike, tas
             )
         location_id = dataset["location_id"].values.astype(object)
         lon, lat = dataset["lon"].values, dataset["lat"].values
-        features, has_patch = _mean_over_seasons(
+        features, has_patch = COMBINING[task.combine](
             dataset["embedding"], [present.index(season) for season in seasons]
         )
         attributes = dict(dataset.attrs)
@@ -135,6 +135,17 @@ def _mean_over_seasons(embedding: xr.DataArray, seasons: Sequence[int]) -> tuple
     return total / np.maximum(count, 1).astype(np.float32)[:, None], count > 0
 
 
+def _side_by_side(embedding: xr.DataArray, seasons: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Put each location's embeddings of all seasons in a row; say which locations have them all (others are 0)."""
+    values = np.concatenate([embedding.isel(season=season).to_numpy() for season in seasons], axis=1)
+    is_whole = np.isfinite(values).all(axis=1)
+    return np.where(is_whole[:, None], values, 0), is_whole
+
+
+COMBINING = {"mean": _mean_over_seasons, "concatenate": _side_by_side}
+"""How a task makes features of several seasons."""
+
+
 def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str, Any]:
     """Run a probe over the folds of a task and describe all that came of it.
 
@@ -182,7 +193,12 @@ def evaluate(data: TaskData, task: Task, *, probe: Probe, seed: int) -> dict[str
         "kind": task.kind,
         "targets": list(task.targets),
         "main_metric": task.main_metric,
-        "settings": {"seed": seed, "seasons": task.seasons and list(task.seasons), **settings},
+        "settings": {
+            "seed": seed,
+            "seasons": task.seasons and list(task.seasons),
+            "combine": task.combine,
+            **settings,
+        },
         "encoder_digest": attributes.pop("encoder_digest", None),
         "dataset_digest": attributes.pop("dataset_digest", None),
         "embedding": attributes,

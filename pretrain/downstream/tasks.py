@@ -98,6 +98,7 @@ class Task:
     classes: str | Sequence[Any] | None = None
     ignore: Sequence[Any] = ()
     seasons: Sequence[str] | None = None
+    combine: str = "mean"
     mode: str = "paper"
     metric: str | None = None
     pos_weight: float = 1.0
