@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
@@ -558,3 +559,59 @@ def test_snakemakes_own_report_has_the_results_under_their_categories(folder):
         page = archive.read(next(name for name in names if name.endswith("report.html"))).decode()
     assert any(name.endswith("README.md") for name in names)
     assert "Datasets" in page and "Card of dataset small" in page
+
+
+def test_a_task_of_ones_own_is_a_table_and_an_entry(folder):
+    """Words in a CSV and lists of words in a GeoParquet become two tasks, without code."""
+    sites = gpd.read_parquet(folder / DATASET / "locations.parquet")[
+        ["location_id", "lon", "lat", "geometry"]
+    ]
+    sites["cover"] = np.where(sites["lon"] > sites["lon"].median(), "east", "west")
+    sites["trees"] = [["oak", "fir"] if north else ["oak"] for north in sites["lat"] > sites["lat"].median()]
+    sites[["location_id", "cover"]].iloc[1:].to_csv(folder / "mine.csv", index=False)
+    sites.drop(columns="cover").to_parquet(folder / "mine.parquet")
+    config = {
+        "datasets": {
+            "small": {
+                **SMALL["datasets"]["small"],
+                "labels": {
+                    "cover": {"source": "table", "path": "mine.csv"},
+                    "trees": {"source": "table", "path": "mine.parquet"},
+                },
+            }
+        },
+        "models": {"mean-spectrum": {"encoder": "mean_spectrum", "bands": ["B04", "B08"]}},
+        "tasks": {
+            "cover": {"target": "cover", "kind": "classification", "classes": ["east", "west"]},
+            "trees": {"target": "trees", "kind": "multilabel", "classes": "labels"},
+        },
+    }
+    for task in config["tasks"].values():
+        task |= {"dataset": "small", "mode": "fast", "folds": 2, "block_km": 1}
+    files = [f"results/downstream/mean-spectrum/{task}/knn.json" for task in config["tasks"]]
+    run(folder, *files, config=config)
+    cover, trees = (json.loads((folder / file).read_text()) for file in files)
+    assert [output["code"] for output in cover["outputs"]] == ["east", "west"]
+    assert cover["counts"]["n_without_label"] <= 1 and cover["counts"]["n_used"] > 12
+    counts = {output["code"]: output["n"] for output in trees["outputs"]}
+    assert counts["oak"] == trees["counts"]["n_used"] > counts["fir"] > 0
+
+
+def test_places_by_rule_and_published_archives_are_planned(tmp_path):
+    """The recipe of the paper's tasks: points are drawn, archives unpacked, nothing else is asked for."""
+    from made_archives import make_treesatai, pack
+
+    make_treesatai(tmp_path / "plain", 6)
+    (tmp_path / "archives/treesatai").mkdir(parents=True)
+    pack(tmp_path / "plain", tmp_path / "archives/treesatai/all.zip")
+    (tmp_path / "index.csv").write_text("ind,lon,lat,biome\n1,8.5,47.0,4\n")
+    recipe = yaml.safe_load((ROOT / "recipes/paper-tasks.yaml").read_text())
+    published = {"labels": {"source": "reference_index", "path": "index.csv"}}
+    config = {**recipe, "datasets": {**recipe["datasets"], "published": published}}
+    names = [
+        f"results/datasets/{name}/labels.parquet" for name in ("biomes", "euforest", "treesatai", "published")
+    ]
+    jobs = planned(tmp_path, *names, config=config)
+    assert jobs["draw_points"] == 3 and jobs["sample_locations"] == 3 and jobs["label_locations"] == 3
+    assert jobs["unpack_archives"] == 1 and jobs["import_archive"] == 1
+    assert sum(number for name, number in jobs.items() if name.startswith("download_source_")) == 6
