@@ -56,7 +56,11 @@ def config_page() -> str:
     for section, schema in top.items():
         if section == "datasets":
             entry = schema["additionalProperties"]["properties"]
-            schema = {"properties": {key: entry[key] for key in ("labels", "from", "import") if key in entry}}
+            schema = {
+                "properties": {
+                    key: entry[key] for key in ("labels", "points", "from", "import") if key in entry
+                }
+            }
             rows = list(options(schema, schemas, None, prefix=ONE_PER_NAME))
             lead = "One entry per dataset, with any section of `defaults`, and:"
         elif section == "defaults":
