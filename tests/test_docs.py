@@ -47,7 +47,7 @@ def commands(path):
     """Command lines of a page, in blocks and in running text, and in the comments of a recipe."""
     text = path.read_text()
     if path.suffix == ".yaml":
-        return re.findall(r"^# +(snakemake .*)$", text, flags=re.M)
+        return re.findall(r"^# +(snakemake .*)$", text.replace("\\\n#", ""), flags=re.M)
     lines = [
         line
         for language, _, content in blocks(path)
