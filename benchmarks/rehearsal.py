@@ -36,15 +36,6 @@ N_OPENINGS = 5
 YEARS = (2017, 2024)
 SIZE_M, PER_SHARD, SEASONS = 2560, 64, ["spring", "summer", "autumn", "winter"]
 CATALOG = {"type": "geoparquet", "conventions": "earth-search-c1", "name": "made"}
-SCENES = {
-    "catalog": "made",
-    "years": list(YEARS),
-    "max_cloud_cover": 20,
-    "max_sun_zenith": 85,
-    "choice": "clearest",
-    "candidates": 5,
-    "second_pass": True,
-}
 
 
 def job(
@@ -225,13 +216,18 @@ def gather(folder: Path) -> str:
 
 
 def scenes(folder: Path) -> str:
+    import yaml
+
     from workflow_scripts import select_scenes
+
+    settings = yaml.safe_load((ROOT / "config.yaml").read_text())["defaults"]["scenes"]
+    settings |= {"catalog": "made", "years": list(YEARS)}
 
     for shard in shards_together(folder):
         select_scenes.main(
             job(
                 folder,
-                params={"settings": SCENES, "size_m": SIZE_M},
+                params={"settings": settings, "size_m": SIZE_M},
                 wildcards={"shard": str(shard)},
                 found=[str(folder / "items.parquet")],
                 scenes=folder / "scenes" / f"{shard}.parquet",
