@@ -13,6 +13,7 @@ Method: SSL4Eco; see `pretrain.objectives` and `pretrain.recipes`.
 """
 
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -62,6 +63,7 @@ def prepare_checkpoints(folder: Path, identity: dict[str, Any]) -> None:
     ----------
     identity : version, data and options that determine the result
     """
+    identity = json.loads(json.dumps(identity))  # as the file gives it back: lists for tuples
     file = folder / "identity.json"
     folder.mkdir(parents=True, exist_ok=True)
     found = read_json(file) if file.exists() else None

@@ -122,7 +122,7 @@ def test_outputs_say_what_was_done(uninterrupted):
     assert moved.abs().max() > 0
 
 
-def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, monkeypatch):
+def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     job = make_job(world, tmp_path)
     monkeypatch.setattr(pretrain, "launch", lambda *_, **__: None)
@@ -141,6 +141,7 @@ def test_a_killed_run_ends_in_the_same_weights(world, uninterrupted, tmp_path, m
     with open(checkpoints / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "lo')  # as a kill while writing leaves it
     run_here(job, monkeypatch)
+    assert "beginning anew" not in caplog.text
     assert losses(job) == losses(uninterrupted)
     expected = load_file(uninterrupted.output.encoder)
     for name, value in load_file(job.output.encoder).items():
