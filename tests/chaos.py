@@ -3,11 +3,12 @@
 A round takes a copy of a finished dataset and, by its seed, deletes, cuts or damages some of its files. Then
 the workflow runs, is killed with all its processes at random moments, and is started again; the server of the
 scenes answers with errors, cut and damaged bodies all the while. What a message asks for is done: delete a
-file, repair the store. In the end every value must be that of the undisturbed run.
+file, repair the store, delete a table that cannot be read. In the end every value must be that of the undisturbed run.
 """
 
 import argparse
 import dataclasses
+import json
 import os
 import random
 import re
@@ -22,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import pyarrow.parquet as pq  # noqa: E402
 from small_world import SMALL as WORLD  # noqa: E402
 from small_world import build_in  # noqa: E402
 from workflow_runs import DATASET, NAME, assert_same_dataset, finish, start  # noqa: E402
@@ -81,6 +83,8 @@ def flip(path: Path, rng: random.Random) -> None:
 
 OBJECTS = ("patches.zarr/*/c.*.0*",)
 TABLES = ("*.parquet", "*/*.parquet", "bands.json")
+TARGETS = ("dataset", f"{DATASET}/seasons.parquet", f"{DATASET}/phenology_cycles.parquet")
+"""Tables in between are not made again unless they are asked for."""
 DAMAGES = (
     ("object deleted", delete, OBJECTS),
     ("object cut", cut, OBJECTS),
@@ -119,6 +123,17 @@ def follow(message: str, folder: Path) -> str:
     return ", ".join(done) or "started again"
 
 
+def unreadable(folder: Path) -> list[Path]:
+    """Tables that nobody can read: those no later stage reads are noticed by who uses them."""
+    found = []
+    for path in files_of(folder, *TABLES):
+        try:
+            json.loads(path.read_text()) if path.suffix == ".json" else pq.read_table(path)
+        except (ValueError, OSError):
+            found.append(path)
+    return found
+
+
 def play(seed: int, reference: Path, folder: Path, config: dict) -> tuple[list[str], int, int]:
     """Play one round; give what was done, the kills, and the failed runs."""
     rng = random.Random(seed)
@@ -132,7 +147,7 @@ def play(seed: int, reference: Path, folder: Path, config: dict) -> tuple[list[s
         story.append(f"{kind}: {path.relative_to(folder / DATASET)}")
     n_kills = n_failed = 0
     for n_starts in range(MAX_STARTS):
-        process = start(folder, "dataset", config=config)
+        process = start(folder, *TARGETS, config=config)
         if n_starts < 3 and rng.random() < 0.6:
             try:
                 process.wait(rng.uniform(*KILL_WITHIN_S))
@@ -145,6 +160,10 @@ def play(seed: int, reference: Path, folder: Path, config: dict) -> tuple[list[s
         printed, _ = process.communicate(timeout=1200)
         if process.returncode == 0 and (checked := module("verify_store", folder)).returncode != 0:
             printed = f"{checked.stdout}{checked.stderr} workflow_scripts.repair"  # its message says so, too
+        elif process.returncode == 0 and (broken := unreadable(folder)):
+            for path in broken:
+                path.unlink()
+            printed = ""
         elif process.returncode == 0:
             return story, n_kills, n_failed
         n_failed += 1
@@ -177,7 +196,7 @@ def main() -> int:
                     story, n_kills, n_failed = play(seed, reference, folder, config)
                     assert_same_dataset(reference, folder)
                     outcome = "right"
-                except (AssertionError, RuntimeError) as error:
+                except (AssertionError, RuntimeError, ValueError, OSError) as error:
                     outcome, n_wrong = "WRONG: " + str(error)[:300].replace("\n", " "), n_wrong + 1
                     story, n_kills, n_failed = [], 0, 0
                 seconds = time.monotonic() - begin
