@@ -217,9 +217,8 @@ def test_what_was_left_out_is_counted_by_reason(corner, request):
     assert not reason or reason in set(scenes["reason"])
 
 
-def test_signed_days_run_over_new_year(corner, request):
+@pytest.mark.parametrize("corner", ["window over New Year"], indirect=True)
+def test_signed_days_run_over_new_year(corner):
     """The window's middle is 15 January; what lies before counts negative."""
-    if request.node.callspec.params["corner"] != "window over New Year":
-        pytest.skip("of one case only")
     scenes = corner[1].scenes().query("rank >= 0 and season == 'winter'").set_index("item_id")
     assert scenes["days_from_target"].to_dict() == {"after": 26, "before": -40}

@@ -1,12 +1,12 @@
 """The workflow itself, run by Snakemake on the made world: reruns, kills, changes of mind, mistakes."""
 
+import copy
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -17,75 +17,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import workflow_runs
 import xarray as xr
-import yaml
 from rasterio.windows import Window
+from workflow_runs import DATASET, ROOT, link_world, planned, run, start
 
 from workflow_scripts import define_seasons, estimate_phenology, extract_greenness, read_tile
 from workflow_scripts.core import grid, tables
 from workflow_scripts.core.seasons import TRANSITIONS, circular_difference
 
-ROOT = Path(__file__).resolve().parents[1]
-DATASET = "results/datasets/small"
 TRUE_YEARS = [2019, 2023]
 SAME_CYCLE_DAYS = 60
 """Cycles of a place whose peaks are farther apart are not the same."""
-SMALL = {
-    "datasets": {
-        "small": {
-            "locations": {
-                "spacing_m": 700,
-                "n_locations": 24,
-                "land": "resources/demo/land.parquet",
-                "ecoregions": "resources/demo/ecoregions.parquet",
-                "mountains": "resources/demo/mountains.parquet",
-                "allocation": "equal",
-                "per_shard": 8,
-            },
-            "greenness": {"catalog": "demo-modis", "years": [2019, 2023]},
-            "scenes": {"catalog": "demo", "years": [2021, 2022]},
-            "patches": {"size_m": 640},
-        }
-    }
-}
-
-
-def start(folder, *words, config=None, snakefile=ROOT / "Snakefile"):
-    """Start snakemake in a folder, in a process group of its own."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "2"]
-    command += ["--directory", str(folder), *map(str, words)]
-    if config is not None:
-        path = Path(folder) / "my.yaml"
-        path.write_text(yaml.safe_dump(config))
-        command += ["--configfile", str(path)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=environment,
-    )
-
-
-def run(folder, *words, config=None, snakefile=ROOT / "Snakefile", good=True):
-    """Run snakemake to its end and give what it printed."""
-    process = start(folder, *words, config=config, snakefile=snakefile)
-    try:
-        printed, _ = process.communicate(timeout=1200)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        pytest.fail(f"snakemake {words} did not end: {process.communicate()[0][-3000:]}")
-    assert (process.returncode == 0) == good, printed[-6000:]
-    return printed
-
-
-def planned(folder, *words, config, snakefile=ROOT / "Snakefile"):
-    """Rule → number of jobs that a dry run lists."""
-    printed = run(folder, "--dry-run", *words, config=config, snakefile=snakefile)
-    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", printed, flags=re.M) if name != "total"}
+SMALL = copy.deepcopy(workflow_runs.SMALL)
+SMALL["datasets"]["small"]["locations"]["n_locations"] = 24
 
 
 def values(folder):
@@ -104,7 +49,7 @@ def built(tmp_path_factory):
 @pytest.fixture
 def folder(built, tmp_path):
     """A copy of that folder, times kept."""
-    subprocess.run(["cp", "-al", built / "resources", tmp_path / "resources"], check=True)
+    link_world(built, tmp_path)
     subprocess.run(["cp", "-a", built / "results", built / ".snakemake", tmp_path], check=True)
     return tmp_path
 
@@ -112,7 +57,7 @@ def folder(built, tmp_path):
 @pytest.fixture
 def world(built, tmp_path):
     """A folder with the made world and nothing else."""
-    subprocess.run(["cp", "-al", built / "resources", tmp_path / "resources"], check=True)
+    link_world(built, tmp_path)
     return tmp_path
 
 
@@ -400,83 +345,6 @@ def test_a_target_that_snakemake_left_out_is_an_error(folder):
     assert (folder / "results/models/tiny/metrics.jsonl").stat().st_mtime_ns == metrics
 
 
-# ---- users' own data -------------------------------------------------------------------------
-
-
-def write_own_data(folder, series=None, **sites):
-    """Two places with eight years of 16-day EVI: a northern and a southern cycle."""
-    table = {"location_id": ["alp", "cape"], "lon": [8.5, 18.6], "lat": [47.0, -33.9]} | sites
-    pd.DataFrame(table).to_csv(folder / "sites.csv", index=False)
-    if series is None:
-        dates = pd.date_range("2012-01-01", "2019-12-31", freq="16D")
-        angle = 2 * np.pi * (dates.dayofyear.to_numpy() - 200) / 365.25
-        parts = [
-            pd.DataFrame({"location_id": name, "date": dates, "evi": 0.35 + sign * 0.25 * np.cos(angle)})
-            for name, sign in (("alp", 1), ("cape", -1))
-        ]
-        series = pd.concat(parts)
-    series.to_csv(folder / "series.csv", index=False)
-    return {
-        "datasets": {
-            "mysites": {
-                "locations": {"design": "file", "path": "sites.csv"},
-                "greenness": {"source": "file", "path": "series.csv"},
-            }
-        }
-    }
-
-
-def test_own_points_and_series_in_another_directory(tmp_path):
-    config = write_own_data(tmp_path)
-    run(tmp_path, "phenology", config=config)
-    cycles = pd.read_parquet(tmp_path / "results/datasets/mysites/phenology_cycles.parquet")
-    dates = ["greenup", "mid_greenup", "maturity", "peak", "senescence", "mid_greendown", "dormancy"]
-    assert {"location_id", "year", "cycle", *dates, "amplitude", "qa"} <= set(cycles.columns)
-    peaks = cycles.groupby("location_id")["peak"].apply(lambda d: d.dt.dayofyear.median())
-    assert abs(peaks["alp"] - 200) < 8
-    assert min(abs(peaks["cape"] - 17.4), abs(peaks["cape"] - 17.4 - 365)) < 8
-    seasons = pd.read_parquet(tmp_path / "results/datasets/mysites/seasons.parquet")
-    assert len(seasons) == 8 and (seasons["source"] == "observed").all()
-    assert not (tmp_path / "resources").exists()
-
-
-ERRORS = {
-    "points off the Earth": (
-        dict(lon=[8.5, 18.6], lat=[47.0, -339.0]),
-        ["cape", "-339"],
-    ),
-    "duplicate ids": (dict(location_id=["alp", "alp"]), ["alp", "location_id"]),
-}
-
-
-@pytest.mark.parametrize("case", ERRORS)
-def test_wrong_points_end_in_one_clear_message(tmp_path, case):
-    sites, words = ERRORS[case]
-    config = write_own_data(tmp_path, **sites)
-    printed = run(tmp_path, "phenology", config=config, good=False)
-    assert all(word in printed for word in words), printed
-    assert "Traceback" not in printed
-
-
-def test_series_without_a_valid_value(tmp_path):
-    series = pd.DataFrame(
-        {"location_id": ["alp"] * 30, "date": pd.date_range("2012-01-01", periods=30, freq="16D")}
-    )
-    config = write_own_data(tmp_path, series=series.assign(evi=np.nan))
-    printed = run(tmp_path, "phenology", config=config, good=False)
-    assert "series.csv" in printed and "valid" in printed and "Traceback" not in printed
-
-
-def test_missing_file_and_unknown_key(tmp_path):
-    config = write_own_data(tmp_path)
-    (tmp_path / "series.csv").unlink()
-    printed = run(tmp_path, "phenology", config=config, good=False)
-    assert "series.csv" in printed
-    config["datasets"]["mysites"]["locations"]["spacng_m"] = 3
-    printed = run(tmp_path, "phenology", config=config, good=False)
-    assert "spacng_m" in printed and "Did you mean 'spacing_m'" in printed
-
-
 def test_empty_catalog(world):
     pd.read_parquet(world / "resources/demo/items.parquet").iloc[:0].to_parquet(world / "empty.parquet")
     config = {
@@ -595,23 +463,3 @@ def test_a_task_of_ones_own_is_a_table_and_an_entry(folder):
     assert cover["counts"]["n_without_label"] <= 1 and cover["counts"]["n_used"] > 12
     counts = {output["code"]: output["n"] for output in trees["outputs"]}
     assert counts["oak"] == trees["counts"]["n_used"] > counts["fir"] > 0
-
-
-def test_places_by_rule_and_published_archives_are_planned(tmp_path):
-    """The recipe of the paper's tasks: points are drawn, archives unpacked, nothing else is asked for."""
-    from made_archives import make_treesatai, pack
-
-    make_treesatai(tmp_path / "plain", 6)
-    (tmp_path / "archives/treesatai").mkdir(parents=True)
-    pack(tmp_path / "plain", tmp_path / "archives/treesatai/all.zip")
-    (tmp_path / "index.csv").write_text("ind,lon,lat,biome\n1,8.5,47.0,4\n")
-    recipe = yaml.safe_load((ROOT / "recipes/paper-tasks.yaml").read_text())
-    published = {"labels": {"source": "reference_index", "path": "index.csv"}}
-    config = {**recipe, "datasets": {**recipe["datasets"], "published": published}}
-    names = [
-        f"results/datasets/{name}/labels.parquet" for name in ("biomes", "euforest", "treesatai", "published")
-    ]
-    jobs = planned(tmp_path, *names, config=config)
-    assert jobs["draw_points"] == 3 and jobs["sample_locations"] == 3 and jobs["label_locations"] == 3
-    assert jobs["unpack_archives"] == 1 and jobs["import_archive"] == 1
-    assert sum(number for name, number in jobs.items() if name.startswith("download_source_")) == 6

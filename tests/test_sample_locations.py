@@ -8,11 +8,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import shapely
+import workflow_runs
 from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from tests import workflow_runs
 from tests.sampling_world import OUTPUTS, make_world, run
 from workflow_scripts.core import grid
 from workflow_scripts.sample_locations import finish, split_by_blocks

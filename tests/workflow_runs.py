@@ -1,6 +1,7 @@
-"""Runs of the workflow as a user starts them, for the tests of clusters, buckets and faults."""
+"""Runs of the workflow as a user starts them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,11 +55,11 @@ TRAINED = {
 """Four steps of two processes on it."""
 
 
-def start(folder, *words, config=SMALL, cores=2, environment=None):
+def start(folder, *words, config=SMALL, cores=2, environment=None, snakefile=ROOT / "Snakefile"):
     """Start snakemake in a folder, in a process group of its own."""
     path = Path(folder) / "my.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     command += ["--directory", str(folder), *map(str, words), "--configfile", str(path)]
     if cores is not None:
         command += ["--cores", str(cores)]
@@ -87,6 +88,12 @@ def finish(process, *, good=True, timeout=1200):
 def run(folder, *words, good=True, timeout=1200, **options):
     """Run snakemake to its end and give what it printed."""
     return finish(start(folder, *words, **options), good=good, timeout=timeout)
+
+
+def planned(folder, *words, **options):
+    """Rule → number of jobs that a dry run lists."""
+    printed = run(folder, "--dry-run", *words, **options)
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", printed, flags=re.M) if name != "total"}
 
 
 def link_world(source, folder):
