@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.distribution import gather_with_gradient, world
+from pretrain.recipes import VIT_PATCH_PX
 from workflow_scripts.core.stage import atomic_path
 
 SCALING = "published"
@@ -127,28 +128,26 @@ class VisionTransformer(Encoder):
     Position embeddings are those of 224 px, interpolated for images of another size.
     """
 
-    patch_px = 16
-
     def __init__(self, backbone: str, n_bands: int, *, size: int, depth: int, n_heads: int) -> None:
         from transformers import ViTConfig, ViTModel
 
         super().__init__(backbone, n_bands)
         self.feature_size = size
         shape = {"hidden_size": size, "num_hidden_layers": depth, "num_attention_heads": n_heads}
-        shape |= {"intermediate_size": 4 * size, "patch_size": self.patch_px, "image_size": 224}
+        shape |= {"intermediate_size": 4 * size, "patch_size": VIT_PATCH_PX, "image_size": 224}
         settings = ViTConfig(num_channels=n_bands, layer_norm_eps=1e-6, **shape)
         self.model = ViTModel(settings, add_pooling_layer=False)
 
     def forward(self, images: Tensor) -> Features:
         """Encode images (N, n_bands, H, W), sides multiples of 16 px; the map is that of the last layer."""
         height, width = images.shape[-2:]
-        if height % self.patch_px or width % self.patch_px:
+        if height % VIT_PATCH_PX or width % VIT_PATCH_PX:
             raise ValueError(
-                f"{self.backbone!r} cuts images into squares of {self.patch_px} px; found {height} x {width}. "
-                f"Set crop_px to a multiple of {self.patch_px}."
+                f"{self.backbone!r} cuts images into squares of {VIT_PATCH_PX} px; found {height} x {width}. "
+                f"Set crop_px to a multiple of {VIT_PATCH_PX}."
             )
         tokens = self.model(images, interpolate_pos_encoding=True).last_hidden_state
-        grid = (height // self.patch_px, width // self.patch_px)
+        grid = (height // VIT_PATCH_PX, width // VIT_PATCH_PX)
         return Features(tokens[:, 0], (tokens[:, 1:].transpose(1, 2).unflatten(2, grid),))
 
     def published_state(self) -> dict[str, Tensor]:

@@ -223,6 +223,11 @@ def main(job: Any) -> None:
     if entry.get("nodes", 1) > 1 and not entry.get("rendezvous"):
         entry["rendezvous"] = slurm_rendezvous(os.environ)
     options = recipes.resolve(entry)
+    if options.nodes > 1 and not options.rendezvous:
+        raise ValueError(
+            f"nodes = {options.nodes} outside of a Slurm job: set rendezvous to the host:port of one of the machines, "
+            "reachable from the others (a Slurm job finds its own)."
+        )
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError(
             "tensorboard: true needs the package tensorboard, which is not installed here. Install it "

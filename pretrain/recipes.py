@@ -116,6 +116,9 @@ CHECKPOINT_STEPS = 100
 KNN_EPOCHS = 10
 """Epochs between k-NN scores unless given."""
 
+VIT_PATCH_PX = 16
+"""Side of the squares that the vision transformers cut images into."""
+
 _RUNNING = {
     "backbone": "resnet50",
     "bands": PAPER_BANDS,
@@ -198,11 +201,9 @@ def check(options: Options) -> None:
             f"batch_size = {batch} must divide queue_size = {queue} (keys enter the queue batch by batch). "
             f"Set queue_size to a multiple of {batch}."
         )
-    if ranks % options.nodes or (options.nodes > 1 and not options.rendezvous):
+    if ranks % options.nodes:
         raise ValueError(
-            f"processes = {ranks} on nodes = {options.nodes} with rendezvous {options.rendezvous!r}: processes, of "
-            "all machines together, must be a multiple of nodes, and several machines need the host:port of one "
-            "(a Slurm job finds its own)."
+            f"processes = {ranks}, of all machines together, must be a multiple of nodes = {options.nodes}"
         )
     parts, group = options.accumulate, options.bn_group_size
     if batch % (ranks * parts):
@@ -217,6 +218,11 @@ def check(options: Options) -> None:
             f"process(es) make {share} locations at a time, which must be whole groups, or a whole part of one. "
             f"Set bn.group_size to a divisor of {share}, or to a multiple of it that divides "
             f"{batch // parts} (it is {batch} unless given: the whole batch, as published)."
+        )
+    if options.backbone.startswith("vit_") and options.crop_px % VIT_PATCH_PX:
+        raise ValueError(
+            f"crop_px = {options.crop_px}: {options.backbone!r} cuts images into squares of {VIT_PATCH_PX} px. "
+            f"Set crop_px to a multiple of {VIT_PATCH_PX}."
         )
     if group < 2:
         raise ValueError("bn.group_size = 1: batch normalization needs at least 2 samples per group")

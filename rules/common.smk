@@ -15,13 +15,14 @@ os.environ.update(
     )
 )
 
+from pretrain.recipes import resolve as resolve_model
 from workflow_scripts.core import config as settings_of
 from workflow_scripts.core.provenance import code, constant, digest, file_digest
 
 # Not by `configfile:`, which merges a --configfile recursively (so that the project's own datasets,
 # models and tasks would stay in it) and is skipped in a module that is given its `config`.
 config.update(settings_of.merge(settings_of.read(ROOT / "config.yaml"), config))
-SETTINGS = settings_of.load(config, ROOT / "schemas")
+SETTINGS = settings_of.load(config, ROOT / "schemas", resolve_model)
 SEED = SETTINGS.seed
 CATALOGS = SETTINGS.catalogs
 DATASETS = SETTINGS.datasets

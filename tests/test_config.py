@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pretrain import recipes
 from workflow_scripts.core import config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,7 +14,7 @@ PROJECT = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 def load(**user):
-    return config.load(config.merge(PROJECT, user), ROOT / "schemas")
+    return config.load(config.merge(PROJECT, user), ROOT / "schemas", recipes.resolve)
 
 
 def changed(path, value):
@@ -45,6 +46,17 @@ def test_a_users_datasets_replace_the_demo_and_the_rest_merges():
     scenes = settings.datasets["mysites"]["scenes"]
     assert scenes["max_cloud_cover"] == 40 and scenes["candidates"] == 5
     assert settings.datasets["mysites"]["report"]["notice"] is None
+
+
+def test_models_whose_options_contradict_each_other_are_told_with_the_rest():
+    models = {"large": {"dataset": "demo", "objective": "seco", "batch_size": 100, "queue_size": 250}}
+    models["uneven"] = models["large"] | {"queue_size": 300, "processes": 3}
+    models["random"] = {"encoder": "random"}
+    document = config.merge(PROJECT, {"datasets": PROJECT["datasets"], "models": models})
+    with pytest.raises(ValueError, match="the configuration has 2 error") as caught:
+        config.load(document, ROOT / "schemas", recipes.resolve)
+    assert "models.large: batch_size = 100 must divide queue_size = 250" in str(caught.value)
+    assert "models.uneven: batch_size = 100 is not divisible by processes = 3" in str(caught.value)
 
 
 @pytest.mark.parametrize("section", PROJECT["defaults"])

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pretrain import recipes
 from workflow_scripts.core import config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +86,7 @@ def test_configurations_are_valid(path):
     project = config.read(ROOT / "config.yaml")
     for document in found:
         if isinstance(document, dict) and "datasets" in document:
-            config.load(config.merge(project, document), ROOT / "schemas")
+            config.load(config.merge(project, document), ROOT / "schemas", recipes.resolve)
 
 
 def test_reference_lists_every_option_of_the_configuration(tmp_path):

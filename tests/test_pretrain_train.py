@@ -458,9 +458,11 @@ def test_a_masked_autoencoder_fits_the_loop(world, tmp_path, monkeypatch):
         ({"processes": 2, "accumulate": 8}, r"batch_size = 8 is not divisible by processes = 2 times accum"),
         ({"bn": {"group_size": 3}}, r"bn.group_size = 3 does not fit"),
         ({"bands": ["B02", "B10"]}, r"bands \['B10'\] are not in the store"),
+        ({"processes": 4, "nodes": 3, "bn": {}}, r"processes = 4, of all .* must be a multiple of nodes = 3"),
+        ({"processes": 2, "nodes": 2}, r"nodes = 2 outside of a Slurm job: set rendezvous to the host:port"),
         (
-            {"processes": 2, "nodes": 2},
-            r"processes = 2 on nodes = 2 with rendezvous None: .* need the host:port",
+            {"backbone": "vit_small", "crop_px": 24},
+            r"crop_px = 24: 'vit_small' cuts images into squares of 16",
         ),
         ({"device": "cuda"}, r"device: cuda with processes: 1, but this machine has 0 usable GPUs"),
     ],

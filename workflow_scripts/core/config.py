@@ -6,7 +6,7 @@ directory (``--directory``), like every path of the workflow.
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,16 @@ def merge(project: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def load(document: Mapping[str, Any], schema_folder: Path) -> Settings:
+def load(
+    document: Mapping[str, Any],
+    schema_folder: Path,
+    check_model: Callable[[Mapping[str, Any]], object] = lambda entry: None,
+) -> Settings:
     """Check a merged configuration and resolve its entries.
+
+    Parameters
+    ----------
+    check_model : raises ValueError where the options of a model to train do not fit together
 
     Raises
     ------
@@ -78,7 +86,7 @@ def load(document: Mapping[str, Any], schema_folder: Path) -> Settings:
     """
     problems = list(_problems(document, schema_folder))
     if not problems:
-        problems = list(_broken_references(document))
+        problems = [*_broken_references(document), *_unfit_models(document, check_model)]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems[:20])
         raise ValueError(f"the configuration has {len(problems)} error(s):\n{listed}")
@@ -221,6 +229,18 @@ def _expected(error: ValidationError) -> str:
         "pattern": lambda: f"text like {limit}",
     }
     return words.get(error.validator, lambda: error.message)()
+
+
+def _unfit_models(
+    document: Mapping[str, Any], check_model: Callable[[Mapping[str, Any]], object]
+) -> Iterator[str]:
+    """Models to train whose options contradict each other, told before their data are made."""
+    for name, entry in document["models"].items():
+        if entry.get("encoder", "trained") == "trained":
+            try:
+                check_model({**entry, "seed": document["seed"]})
+            except ValueError as error:
+                yield f"models.{name}: {error}"
 
 
 def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
