@@ -75,7 +75,7 @@ def plan_bands(
     Raises
     ------
     ValueError
-        If a band is not there or named twice.
+        If a band is not there or named twice, or all are of 60 m.
     """
     if not bands or len(set(bands)) != len(bands):
         raise ValueError(f"bands {tuple(bands)!r}: expected at least one band, each named once")
@@ -92,6 +92,10 @@ def plan_bands(
         for name, array in arrays.items()
         if set(array.bands) & set(needed)
     }
+    if set(stored) == {"dn60"}:
+        raise ValueError(
+            f"bands {tuple(bands)!r} are all of 60 m, whose window reaches beyond the patch; name one of 10 m or 20 m too"
+        )
     positions = {
         name: np.array([arrays[name].bands.index(band) for band in wanted]) for name, wanted in stored.items()
     }
@@ -397,27 +401,26 @@ def to_images(batch: Batch, plan: BandPlan) -> Tensor:
 
 
 def to_valid(batch: Batch) -> Tensor:
-    """Tell where a batch has data in all bands of 10 m and 20 m, bool (N, S, y, x) on the finest grid read.
+    """Tell which pixels of `to_images` are made of data alone in all bands of 10 m and 20 m, bool (N, S, y, x).
 
     The 60 m bands are left out: their window may reach beyond the file without a hole in the patch.
     """
-    valid = [
-        (dn.view(torch.int16) != 0).all(dim=2)  # few operations know uint16
-        for name, dn in sorted(batch.dn.items())
-        if name != "dn60" or len(batch.dn) == 1
-    ]
-    n = valid[0].shape[-1]
-    same_size = [
-        v.repeat_interleave(n // v.shape[-1], -1).repeat_interleave(n // v.shape[-1], -2) for v in valid
-    ]
-    return torch.stack(same_size).all(dim=0)
+    valid = {
+        name: (dn.view(torch.int16) != 0).all(dim=2)  # few operations know uint16
+        for name, dn in batch.dn.items()
+        if name != "dn60"
+    }
+    if "dn20" in valid:  # a hole reaches as far as the interpolation
+        share = functional.interpolate(valid["dn20"].to(torch.float32), scale_factor=2, mode="bilinear")
+        valid["dn20"] = share == 1
+    return torch.stack(list(valid.values())).all(dim=0)
 
 
 class PatchDataset(Dataset):
     """The patches of a store as an ordinary torch Dataset, for any training code.
 
     An item is one patch: `image` float32 (band, y, x) at 10 m in DN (NDVI × 10000), `mask` bool
-    (y, x) where all bands have data, `bands`, `wavelength_nm` (NaN for NDVI), `day_of_year`,
+    (y, x) where it is made of data alone in all bands of 10 m and 20 m, `bands`, `wavelength_nm` (NaN for NDVI), `day_of_year`,
     `lonlat`, `season`, `location_id`.
 
     A store on disk suits every kind of loader worker. One in an object store needs workers that are
@@ -450,10 +453,9 @@ class PatchDataset(Dataset):
         dn, shift60 = self._reader.read(samples.location[[row]], np.array([[season]]))
         batch = Batch(dn, shift60, torch.tensor([[season]]), torch.zeros(1, 1), torch.zeros(1, 2), ())
         image = to_images(batch, plan)[0, 0] / INPUT_SCALE
-        measured = [i for i, band in enumerate(plan.bands) if band != "NDVI"]
         return {
             "image": image,
-            "mask": (image[measured] > 0).all(dim=0),
+            "mask": to_valid(batch)[0, 0],
             "bands": plan.bands,
             "wavelength_nm": torch.tensor([WAVELENGTH_NM.get(band, float("nan")) for band in plan.bands]),
             "day_of_year": float(samples.day_of_year[row, season]),

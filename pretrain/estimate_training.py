@@ -11,6 +11,7 @@ grows with the batch, so there a smaller one is measured and the time scaled.
 """
 
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -203,6 +204,10 @@ def main(job: Any) -> None:
                 weights=tables.read_table(folder / "weights.parquet", "weights"),
                 store_path=store_path,
                 locations=folder / "locations.parquet",
+                others=[
+                    tables.read_table(path, "patches", columns=("location_id", "season", "status"))
+                    for path in job.params.others
+                ],
             )
             n_locations = len(chosen)
         else:
@@ -211,7 +216,7 @@ def main(job: Any) -> None:
             chosen = make_store(
                 store_path, seasons=job.params.seasons, size_m=job.params.size_m, n_locations=MADE_LOCATIONS
             )
-            n_locations = read_json(job.input.jobs)["n_locations"]
+            n_locations = min(read_json(job.input.jobs)["n_locations"], options.n_locations or sys.maxsize)
         try:
             train.choose_device(options.device, 1)
         except ValueError as error:

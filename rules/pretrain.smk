@@ -25,6 +25,7 @@ rule estimate_training:
         seasons=trained_on("seasons", "names"),
         size_m=trained_on("patches", "size_m"),
         finished=finished_dataset,
+        others=finished_others,
     conda:
         "../envs/torch.yaml"
     script:

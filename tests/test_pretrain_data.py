@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from pretrain.cache import fill_cache, objects_to_copy
-from pretrain.data import ORIGINS, PatchDataset, PatchReader, plan_bands, prefetch, to_images, to_valid
+from pretrain.data import (
+    ORIGINS,
+    BandPlan,
+    PatchDataset,
+    PatchReader,
+    plan_bands,
+    prefetch,
+    to_images,
+    to_valid,
+)
 from pretrain.reader import ShardedPatchArray, open_arrays
 from pretrain.samples import (
     read_dataset,
@@ -124,8 +133,6 @@ def _batch(dn, shift60, seasons):
 
 
 def test_ndvi_of_water_and_of_no_data_is_zero():
-    from pretrain.data import BandPlan
-
     red = torch.tensor([[1000, 0, 500, 0]], dtype=torch.uint16)
     near_infrared = torch.tensor([[200, 400, 1500, 0]], dtype=torch.uint16)
     dn = torch.stack([red, near_infrared]).view(1, 1, 2, 1, 4)
@@ -156,6 +163,8 @@ def test_bands_that_are_not_there_are_named(world):
     arrays = open_arrays(world / "patches.zarr")
     with pytest.raises(ValueError, match=r"bands \['B10', 'B99'\] are not in the store .*'B8A'"):
         plan_bands(("B02", "B10", "B99"), arrays, store=world)
+    with pytest.raises(ValueError, match=r"\('B01', 'B09'\) are all of 60 m"):
+        plan_bands(("B01", "B09"), arrays, store=world)
     with pytest.raises(ValueError, match="each named once"):
         plan_bands(("B02", "B02"), arrays, store=world)
 
@@ -367,16 +376,18 @@ def test_views_of_one_season_if_asked(world, chosen):
     assert {len(set(row)) for row in three.tolist()} >= {3}
 
 
-def test_holes_are_where_any_10_m_or_20_m_band_has_no_data():
-    dn10 = torch.ones((1, 1, 2, 4, 4), dtype=torch.int32)
-    dn20, dn60 = (
-        torch.ones((1, 1, 1, 2, 2), dtype=torch.int32),
-        torch.zeros((1, 1, 1, 2, 2), dtype=torch.int32),
-    )
-    dn10[0, 0, 1, 0, 3], dn20[0, 0, 0, 1, 0] = 0, 0
-    dn = {"dn10": dn10.to(torch.uint16), "dn20": dn20.to(torch.uint16), "dn60": dn60.to(torch.uint16)}
-    valid = to_valid(_batch(dn, None, np.zeros((1, 1), int)))[0, 0].int().tolist()
-    assert valid == [[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
+def test_valid_pixels_are_those_that_no_hole_has_touched():
+    dn = {"dn10": torch.full((1, 1, 2, 8, 8), 1000), "dn20": torch.full((1, 1, 1, 4, 4), 1000)}
+    dn["dn10"][0, 0, 1, 0, 7], dn["dn20"][0, 0, 0, 2, 1] = 0, 0
+    dn = {name: values.to(torch.uint16) for name, values in dn.items()}
+    batch = _batch(dn, None, np.zeros((1, 1), int))
+    plan = BandPlan(("B02", "B03", "B05"), {"dn10": ("B02", "B03"), "dn20": ("B05",)}, {})
+    images = to_images(batch, plan)
+    untouched = torch.isclose(images, torch.tensor(1000 / 255)).all(dim=2)
+    assert (~untouched).sum() == 1 + 16  # four pixels a side: the hole's two and one on either side
+    assert torch.equal(to_valid(batch), untouched)
+    batch.dn["dn60"] = torch.zeros((1, 1, 1, 2, 2), dtype=torch.uint16)  # may reach beyond the file
+    assert torch.equal(to_valid(batch), untouched)
 
 
 def test_a_dataset_is_opened_by_its_folder(world):

@@ -327,7 +327,7 @@ def test_validation_locations_can_be_left_out(world, tmp_path, monkeypatch):
     assert chosen.location.tolist() == [0, 4, 6, 8, 10]
 
 
-def estimate_of(folder, **changes):
+def estimate_of(folder, *, finished=None, others=(), **changes):
     job = SimpleNamespace(
         input=SimpleNamespace(jobs=folder / "jobs.json"),
         output=SimpleNamespace(estimate=folder / "estimate.json", text=folder / "estimate.txt"),
@@ -335,12 +335,12 @@ def estimate_of(folder, **changes):
             model=ENTRY | changes,
             seasons=["spring", "autumn"],
             size_m=320,
-            finished=changes.pop("finished", None),
+            finished=finished,
+            others=others,
         ),
         wildcards=SimpleNamespace(model="made-seco"),
         threads=1,
     )
-    job.params.model.pop("finished", None)
     job.input.jobs.write_text('{"n_locations": 1000}')
     estimate_training.main(job)
     return json.loads(job.output.estimate.read_text()), job.output.text.read_text()
@@ -348,13 +348,14 @@ def estimate_of(folder, **changes):
 
 def test_the_cost_is_told_beforehand(world, tmp_path, monkeypatch):
     monkeypatch.setattr(estimate_training, "STEPS", 2)
-    found, text = estimate_of(tmp_path, finished=str(world), processes=2)
-    assert (found["steps"], found["epochs"], found["locations"]) == (6, 6, 11)
+    others = [world / "patches.parquet"]  # complete there: all but two
+    found, text = estimate_of(tmp_path, finished=str(world), others=others, processes=2)
+    assert (found["steps"], found["epochs"], found["locations"]) == (6, 6, 10)
     assert found["hours"] == pytest.approx(6 * 8 / found["samples_per_s"] / 3600)
     assert found["samples_per_s"] == 2 * found["measured"]["samples_per_s"]
     assert (found["measured"]["batch_size"], found["measured"]["steps"]) == (4, 2)
     assert 0.1 < found["disk_gb"] < 0.5  # 0.045 GB of weights: query, key, momenta; two checkpoints
-    assert "Model made-seco: 11 locations, 6 epochs, 6 steps" in text
+    assert "Model made-seco: 10 locations, 6 epochs, 6 steps" in text
     assert re.search(r"samples per second on 2 x CPU: .* the dataset's own patches", text, re.DOTALL)
 
 
@@ -365,8 +366,8 @@ def test_the_cost_is_told_before_there_is_a_dataset_or_a_gpu(tmp_path, monkeypat
     assert found["measured"]["batch_size"] == estimate_training.CPU_BATCH
     assert "made patches, as the dataset is not there yet" in text
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found, text = estimate_of(tmp_path, device="cuda")
-    assert (found["steps"], found["hours"]) == (6 * 125, None)
+    found, text = estimate_of(tmp_path, device="cuda", n_locations=500)
+    assert (found["steps"], found["hours"]) == (6 * (500 // 8), None)
     assert "time not measured: device: cuda with processes: 1, but this machine has 0 usable GPUs" in text
 
 

@@ -43,6 +43,11 @@ def other_indexes(wildcards):
     ]
 
 
+def finished_others(wildcards):
+    """Params function: those of them that are there; no input, so that nothing makes them."""
+    return [path for path in other_indexes(wildcards) if Path(path).exists()]
+
+
 def side_table(wildcards):
     """Input function: the model's table of further facts, if it has one."""
     return MODELS[wildcards.model].get("side_table") or []
