@@ -89,6 +89,7 @@ rule dataset:
 
 rule verify:
     input:
+        rules.patches.input,
         per_dataset("verification.json", having=has_catalog),
         per_import("verification.json"),
 

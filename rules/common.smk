@@ -17,7 +17,8 @@ os.environ.update(
 
 from pretrain.recipes import resolve as resolve_model
 from workflow_scripts.core import config as settings_of
-from workflow_scripts.core.provenance import code, constant, digest, file_digest
+from workflow_scripts.core import provenance
+from workflow_scripts.core.provenance import constant, digest, file_digest
 
 # Not by `configfile:`, which merges a --configfile recursively (so that the project's own datasets,
 # models and tasks would stay in it) and is skipped in a module that is given its `config`.
@@ -87,6 +88,14 @@ def import_objects(form):
     """Objects that one job writes into the store of an imported archive of a format."""
     absent = {"dn10", "dn20", "dn60", "scl"} - set(LAYOUTS[form]["arrays"])
     return [path for name, path in OBJECTS.items() if name not in absent]
+
+
+def code(module):
+    """Params function: digest of a module of ours and all it imports of ours.
+
+    A function, so that a job on a cluster, which starts with a look at all rules, digests its own module only.
+    """
+    return lambda wildcards: provenance.code(module)
 
 
 def option(section, key=None):

@@ -140,7 +140,6 @@ rule index_patches:
     input:
         locations="results/datasets/{dataset}/locations.parquet",
         retrieved=files_of_shards("retrieved/{shard}.parquet"),
-        objects=store_objects,
     output:
         patches="results/datasets/{dataset}/patches.parquet",
     log:
@@ -168,7 +167,6 @@ rule verify_store:
         locations="results/datasets/{dataset}/locations.parquet",
         patches="results/datasets/{dataset}/patches.parquet",
         store=store_metadata,
-        objects=store_objects,
     output:
         verification=report(
             "results/datasets/{dataset}/verification.json",

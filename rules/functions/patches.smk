@@ -67,11 +67,6 @@ def files_of_shards(pattern):
     return lambda wildcards: dataset_files(wildcards.dataset, pattern)
 
 
-def store_objects(wildcards):
-    """Input function: every object of the store, so that a lost one is noticed."""
-    return in_place(object_files(wildcards.dataset))
-
-
 def patch_size(wildcards):
     """Params function: side of a patch, meters."""
     if wildcards.dataset in IMPORTS:
