@@ -33,10 +33,40 @@ rule embed_patches:
         "../pretrain/downstream/embed_patches.py"
 
 
+rule embed_maps:
+    input:
+        encoder=encoder_file,
+        table=encoder_table,
+        parts=encoder_parts,
+        patches="results/datasets/{dataset}/patches.parquet",
+        store=ancient(store_metadata),
+    output:
+        store=in_place("results/embeddings/{model}/{dataset}/maps.zarr/zarr.json"),
+    log:
+        "results/logs/downstream/{model}/embed_maps.{dataset}.log",
+    benchmark:
+        "results/logs/downstream/{model}/embed_maps.{dataset}.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives([*DATASETS, *IMPORTS]),
+    threads: 4
+    resources:
+        mem_mb=memory(8000),
+        runtime=480,
+        gpu=embedding_gpus,
+    params:
+        model=embedding_options,
+        code=code("pretrain.downstream.embed_maps"),
+    conda:
+        "../envs/torch.yaml"
+    script:
+        "../pretrain/downstream/embed_maps.py"
+
+
 rule linear_probe:
     input:
         embeddings=task_embeddings,
         labels=task_labels,
+        label_maps=task_label_maps,
     output:
         scores=report(
             "results/downstream/{model}/{task}/linear.json",
@@ -67,6 +97,7 @@ rule knn_probe:
     input:
         embeddings=task_embeddings,
         labels=task_labels,
+        label_maps=task_label_maps,
     output:
         scores=report(
             "results/downstream/{model}/{task}/knn.json",

@@ -91,3 +91,30 @@ for import_format in LAYOUTS:
             "../envs/geo.yaml"
         script:
             "../workflow_scripts/import_patches.py"
+
+
+rule import_label_maps:
+    input:
+        labels="results/datasets/{dataset}/labels.parquet",
+    output:
+        store="results/datasets/{dataset}/label_maps.zarr/zarr.json",
+    log:
+        "results/logs/{dataset}/import_label_maps.log",
+    benchmark:
+        "results/logs/{dataset}/import_label_maps.benchmark.tsv"
+    wildcard_constraints:
+        dataset=alternatives(
+            name for name in IMPORTS if "label_maps" in LAYOUTS[IMPORTS[name]["format"]]
+        ),
+    threads: 1
+    resources:
+        mem_mb=memory(1000),
+        runtime=240,
+    params:
+        format=import_format_of,
+        path=import_path,
+        code=code("workflow_scripts.import_label_maps"),
+    conda:
+        "../envs/geo.yaml"
+    script:
+        "../workflow_scripts/import_label_maps.py"

@@ -81,7 +81,7 @@ def make_bigearthnet(folder: Path, n: int = 12) -> pd.DataFrame:
     return truth
 
 
-def make_bigearthnet_v2(folder: Path, n: int = 6) -> pd.DataFrame:
+def make_bigearthnet_v2(folder: Path, n: int = 12) -> pd.DataFrame:
     """Version 2: a folder per tile, one table of labels and splits."""
     tile, rows = "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP", []
     for i in range(n):
@@ -96,7 +96,7 @@ def make_bigearthnet_v2(folder: Path, n: int = 6) -> pd.DataFrame:
             {
                 "patch_id": name,
                 "labels": [["Mixed forest"], ["Urban fabric", "Marine waters"]][i % 2],
-                "split": ("train", "validation", "test")[i % 3],
+                "split": ("train", "train", "test", "validation", "train", "test")[i % 6],
                 "country": "Austria",
                 "contains_seasonal_snow": False,
                 "contains_cloud_or_shadow": False,

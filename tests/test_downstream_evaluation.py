@@ -13,7 +13,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from pretrain.downstream import knn_probe, linear_probe
-from pretrain.downstream.embed_patches import write_embeddings
+from pretrain.downstream.embed_patches import embeddings_of, write_embeddings
 from pretrain.downstream.evaluation import Predictions, evaluate, read_task_data, summarize
 from pretrain.downstream.tasks import Task
 from workflow_scripts.core.tables import write_table
@@ -56,7 +56,7 @@ def world(tmp_path: Path) -> SimpleNamespace:
     store = tmp_path / "embeddings.zarr"
     chunks = ((first, embedding[first : first + 50]) for first in range(0, N, 50))
     attributes = {"encoder_digest": "e", "dataset_digest": "d", "bands": ["B02"], "model": "m"}
-    write_embeddings(store, chunks, coordinates=coordinates, n_features=6, attributes=attributes)
+    write_embeddings(store, chunks, coordinates=coordinates, array=embeddings_of(6), attributes=attributes)
     biome[[0, 30]] = -1
     labels = pd.DataFrame({"location_id": ids, "biome": biome, "temperature": temperature})
     labels["constant"] = 3.0

@@ -1,6 +1,7 @@
 """Linear heads: optima and training against scikit-learn and torch, no leakage, hard targets."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,21 @@ def test_features_of_any_scale_give_the_same_head() -> None:
         objective, fitted = solve(matrix, targets, [rows], loss=losses.cross_entropy, penalty=0.01)
         predicted.append(objective.logits(fitted.weights[0], 0, torch.arange(250, 300)).numpy())
     np.testing.assert_allclose(*predicted, atol=5e-3)
+
+
+def test_units_silent_in_training_do_not_drown_the_others() -> None:
+    """Features that are constant in training and differ in tested rows say nothing: rounding must not give them a scale."""
+    features, ids = clusters(150)
+    task = make_task("classification", "fast")
+    data, (division, _) = make_data(features, ids, task)
+    rng = np.random.default_rng(0)
+    silent = np.tile(rng.random(60).astype(np.float32), (len(ids), 1))
+    test = division.test(0)
+    silent[rng.choice(test, 60), np.arange(60)] += 1
+    (before, _) = predict_fold(data, division, task, fold=0, seed=1)
+    more = replace(data, features=np.concatenate([features, silent], axis=1))
+    (after, _) = predict_fold(more, division, task, fold=0, seed=1)
+    np.testing.assert_allclose(after, before, atol=0.02)
 
 
 def test_default_tolerance_predicts_as_the_optimum() -> None:

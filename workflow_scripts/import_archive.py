@@ -8,7 +8,6 @@ The formats are in `importing/`, a module each.
 """
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,11 @@ import pandas as pd
 from workflow_scripts.core import store
 from workflow_scripts.core.stage import run_stage, write_json
 from workflow_scripts.core.tables import COLUMNS, write_table
-from workflow_scripts.importing.base import Scan, refuse_duplicates
+from workflow_scripts.importing.base import Scan, open_folders, refuse_duplicates
 from workflow_scripts.importing.formats import FORMATS
 from workflow_scripts.importing.layouts import LAYOUTS
 
 logger = logging.getLogger(__name__)
-
-
-def source_folders(options: Mapping[str, Any], unpacked: Path) -> list[Path]:
-    """Give the folders an archive's files are looked for in: the one named, and what was unpacked."""
-    named = Path(options["path"])
-    if not named.exists():
-        raise FileNotFoundError(f"import.path: no file or folder {str(named)!r}")
-    return [folder for folder in (named, unpacked) if folder.is_dir()]
 
 
 def list_locations(places: pd.DataFrame, *, per_shard: int) -> gpd.GeoDataFrame:
@@ -61,7 +52,7 @@ def main(job: Any) -> None:
     """Scan one dataset's archive; see the module's docstring."""
     options, output = job.params.options, job.output
     name, layout = options["format"], LAYOUTS[options["format"]]
-    folders = source_folders(options, Path(str(output.locations)).parent / "unpacked")
+    folders = open_folders(Path(options["path"]), Path(str(output.locations)).parent)
     scan = FORMATS[name].scan(folders, options)
     if scan.places.empty:
         raise ValueError(f"import: no sample of format {name!r} in {', '.join(map(str, folders))}")

@@ -19,7 +19,7 @@ import pandas as pd
 from workflow_scripts.core import store, tables
 from workflow_scripts.core.patches import PARTS
 from workflow_scripts.core.stage import run_stage
-from workflow_scripts.importing.base import Image, resolve
+from workflow_scripts.importing.base import Image, open_folders, resolve
 from workflow_scripts.importing.formats import FORMATS
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def main(job: Any) -> None:
     ids = store.open_store(path)["location_id"].values[first:last]
     here = samples[(samples["location"] >= first) & (samples["location"] < last)]
     by_place = {(row.location - first, row.season): row for row in here.itertuples()}
-    folders = [folder for folder in (Path(job.params.path), path.parent / "unpacked") if folder.is_dir()]
+    folders = open_folders(Path(job.params.path), path.parent)
     arrays, rows = store.empty_shard(path, shard), []
     for i in range(last - first):
         for column, season in enumerate(seasons):

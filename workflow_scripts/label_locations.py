@@ -185,6 +185,8 @@ def with_files(
         labels = {name: {"source": "points"} for name in columns}
     given, result = iter(sources), {}
     for target, entry in labels.items():
+        if entry["source"] == "maps":  # read by the probes, where it lies
+            continue
         is_local = entry["source"] != "points" and "://" not in entry["path"]
         path = next(given) if is_local else entry.get("path")
         if entry["source"] == "points" and points is None:

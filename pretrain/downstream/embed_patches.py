@@ -12,7 +12,8 @@ Writes
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ BATCH_SIZE = 64
 """Patches per forward pass: 0.2 GB of inputs at 264 px and 12 bands."""
 CHUNK_LOCATIONS = 512
 """Locations of one season per chunk: 4 MB of 2048 features."""
+
+
+@dataclass(frozen=True)
+class ArrayOf:
+    """The array of a store of features, per location and season."""
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    per_chunk: int
+    """Locations of one season per chunk."""
+    long_name: str
+
+
+def embeddings_of(n_features: int) -> ArrayOf:
+    """Describe the array of embeddings."""
+    return ArrayOf(
+        "embedding", ("feature",), (n_features,), "float32", CHUNK_LOCATIONS, "embedding of a patch"
+    )
 
 
 def locate_patches(patches: pd.DataFrame, *, coordinates: xr.Dataset) -> np.ndarray:
@@ -77,6 +98,7 @@ def embed_chunks(
     rows: np.ndarray,
     coordinates: xr.Dataset,
     device: str,
+    per_block: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Embed patches, some hundred locations at a time.
 
@@ -86,6 +108,7 @@ def embed_chunks(
     rows : as of `locate_patches`
     coordinates : `location_id`, `lon`, `lat` and `season` of the store
     device : torch device
+    per_block : locations at a time, `CHUNK_LOCATIONS` by default
 
     Yields
     ------
@@ -108,9 +131,10 @@ def embed_chunks(
         )
 
     n_locations, n_seasons = coordinates.sizes["location"], coordinates.sizes["season"]
-    starts = range(0, n_locations, CHUNK_LOCATIONS)
-    for first in progress(starts, len(starts), what=f"blocks of {CHUNK_LOCATIONS} locations"):
-        last = min(first + CHUNK_LOCATIONS, n_locations)
+    per_block = per_block or CHUNK_LOCATIONS
+    starts = range(0, n_locations, per_block)
+    for first in progress(starts, len(starts), what=f"blocks of {per_block} locations"):
+        last = min(first + per_block, n_locations)
         block = np.full((last - first, n_seasons, embedder.n_features), np.nan, np.float32)
         wanted = rows[(rows[:, 0] >= first) & (rows[:, 0] < last)]
         parts = [wanted[i : i + BATCH_SIZE] for i in range(0, len(wanted), BATCH_SIZE)]
@@ -133,32 +157,32 @@ def write_embeddings(
     chunks: Iterator[tuple[int, np.ndarray]],
     *,
     coordinates: xr.Dataset,
-    n_features: int,
+    array: ArrayOf,
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write an embeddings store; it takes the place of an older one when it is complete.
+    """Write a store of embeddings or feature maps; it takes the place of an older one when it is complete.
 
     Parameters
     ----------
     path : folder of the store
     chunks : as of `embed_chunks`
     coordinates : `location_id`, `lon`, `lat` and `season` of the patch store
-    n_features : length of an embedding
+    array : what the features of a patch are
     attributes : JSON values
     """
     with new_group(path) as root:
         n_locations, n_seasons = coordinates.sizes["location"], coordinates.sizes["season"]
-        array = root.create_array(
-            "embedding",
-            shape=(n_locations, n_seasons, n_features),
-            chunks=(min(CHUNK_LOCATIONS, n_locations), 1, n_features),
-            dtype="float32",
+        stored = root.create_array(
+            array.name,
+            shape=(n_locations, n_seasons, *array.shape),
+            chunks=(min(array.per_chunk, n_locations), 1, *array.shape),
+            dtype=array.dtype,
             fill_value=np.nan,
-            dimension_names=("location", "season", "feature"),
-            attributes={"long_name": "embedding of a patch; NaN = no patch", "units": "1"},
+            dimension_names=("location", "season", *array.dims),
+            attributes={"long_name": f"{array.long_name}; NaN = no patch", "units": "1"},
         )
         for first, block in chunks:
-            array[first : first + len(block)] = block
+            stored[first : first + len(block)] = block.reshape(len(block), n_seasons, *array.shape)
         for name in ("location_id", "lon", "lat", "season"):
             variable = coordinates[name]
             is_text = variable.dtype.kind not in "fiu"
@@ -185,8 +209,17 @@ def read_files(inputs: Any) -> Files:
     )
 
 
-def main(job: Any) -> None:
-    """Embed a dataset's patches with one model."""
+def run(
+    job: Any,
+    what: Callable[[Embedder, PatchReader | None, np.ndarray, str], tuple[Embedder, ArrayOf, dict[str, Any]]],
+) -> None:
+    """Do the work of a rule that computes something of every patch of a dataset with one model.
+
+    Parameters
+    ----------
+    what : (embedder, reader, rows as of `locate_patches`, device) to an embedder that gives it, its array, and
+        attributes of its own
+    """
     device = job.params.model.get("device", "auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -200,11 +233,19 @@ def main(job: Any) -> None:
     missing = n_locations - np.unique(rows[:, 0]).size
     logger.info("%d patches of %d locations, %d without any, on %s", len(rows), n_locations, missing, device)
     reader = PatchReader(store, embedder.bands, n_threads=job.threads) if embedder.bands else None
+    embedder, array, attributes = what(embedder, reader, rows, device)
     write_embeddings(
         parent(job.output.store),
-        embed_chunks(reader, embedder, rows=rows, coordinates=coordinates, device=device),
+        embed_chunks(
+            reader,
+            embedder,
+            rows=rows,
+            coordinates=coordinates,
+            device=device,
+            per_block=array.per_chunk,
+        ),
         coordinates=coordinates,
-        n_features=embedder.n_features,
+        array=array,
         attributes={
             "model": job.wildcards.model,
             "encoder_digest": embedder.digest,
@@ -212,8 +253,14 @@ def main(job: Any) -> None:
             "dataset_digest": tables.dataset_digest(patches),
             "bands": list(embedder.bands),
             **embedder.facts,
+            **attributes,
         },
     )
+
+
+def main(job: Any) -> None:
+    """Embed a dataset's patches with one model."""
+    run(job, lambda embedder, *_: (embedder, embeddings_of(embedder.n_features), {}))
 
 
 if "snakemake" in globals():

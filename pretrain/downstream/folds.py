@@ -7,7 +7,7 @@ so both probes and all encoders share them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,11 @@ class Folds:
     def test(self, fold: int) -> np.ndarray:
         """Rows tested in `fold`."""
         return np.flatnonzero(self.fold == fold)
+
+    def of_rows(self, location: np.ndarray) -> "Folds":
+        """Give the division of rows of which each belongs to a location, by the locations' numbers (rows,)."""
+        parts = {name: getattr(self, name)[location] for name in ("fold", "group", "place")}
+        return replace(self, **parts)
 
     def split_validation(self, fold: int, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Divide a fold's training rows into rows to fit and rows to validate by whole groups.

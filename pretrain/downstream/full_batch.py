@@ -30,6 +30,9 @@ RANK = 256
 """Eigenvectors of second moments that a preconditioner keeps where features are more than twice as many."""
 RIDGE = 1e-3
 """Least mean of the other eigenvalues (of standardized features, whose mean is 1): it covers rounding."""
+CONSTANT = 1e-4
+"""Variance in a part, of that in all rows, up to which a feature counts as constant there: it holds the rounding of sums,
+and a unit that is nearly silent in training but not in the rows tested does not drown all others."""
 ARMIJO = 1e-4
 """Share of the predicted decrease that a step must reach (Nocedal and Wright 2006)."""
 
@@ -45,7 +48,7 @@ class Parts:
     center: Tensor
     """(parts, d): mean of each part's rows."""
     scale: Tensor
-    """(parts, d): standard deviation of each part's rows, 1 where a feature is constant."""
+    """(parts, d): standard deviation of each part's rows, 1 where a feature is (nearly) constant."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def make_parts(features: Tensor, rows: Sequence[np.ndarray]) -> Parts:
         mean += is_in[:, tile] @ features[tile]
         square += is_in[:, tile] @ features[tile].square()
     variance = (square - mean.square()).clamp(min=0)
-    scale = torch.where(variance > 1e-10, variance.sqrt(), 1)
+    scale = torch.where(variance > CONSTANT, variance.sqrt(), 1)
     return Parts(features, index, mean, scale)
 
 

@@ -99,6 +99,7 @@ class Task:
     ignore: Sequence[Any] = ()
     seasons: Sequence[str] | None = None
     combine: str = "mean"
+    cells: int | None = None
     mode: str = "paper"
     metric: str | None = None
     pos_weight: float = 1.0
@@ -130,6 +131,12 @@ class Task:
             raise ValueError(f"task {name!r}: a distribution needs a list of at least two columns")
         if task.classes is not None and (task.kind not in _WITH_CLASSES or len(task.targets) != 1):
             raise ValueError(f"task {name!r}: `classes` go with one target of kind {_WITH_CLASSES}")
+        if task.cells is not None and task.kind not in ("classification", "regression"):
+            raise ValueError(
+                f"task {name!r}: `cells` go with classification and regression, not {task.kind!r}"
+            )
+        if task.cells is not None and task.classes == SOURCE_CLASSES:
+            raise ValueError(f"task {name!r}: a target with y and x needs its classes listed or named")
         if task.metric not in (None, *task.rules.metrics):
             raise ValueError(f"task {name!r}: metric {task.metric!r} is not one of {task.rules.metrics}")
         if task.pos_weight != 1 and task.kind != "multilabel":

@@ -41,7 +41,17 @@ def evaluated_pairs(*patterns):
         for model, options in MODELS.items()
         for task in TASKS
         if task in options.get("tasks", TASKS)
+        and not (options.get("encoder") in WITHOUT_MAPS and has_cells(task))
     ]
+
+
+WITHOUT_MAPS = ("mean_spectrum", "band_quantiles", "coordinates", "table", "joined")
+"""Encoders that are not evaluated on tasks with `cells`."""
+
+
+def has_cells(task):
+    """Whether a task's targets have y and x."""
+    return TASKS[task].get("cells") is not None
 
 
 def embedding_gpus(wildcards):
@@ -50,14 +60,26 @@ def embedding_gpus(wildcards):
 
 
 def task_embeddings(wildcards):
-    """Input function: the embeddings of a task's dataset."""
+    """Input function: the embeddings of a task's dataset, or its feature maps."""
     dataset = TASKS[wildcards.task]["dataset"]
-    return in_place(f"results/embeddings/{wildcards.model}/{dataset}/embeddings.zarr/zarr.json")
+    name = "maps" if has_cells(wildcards.task) else "embeddings"
+    return in_place(f"results/embeddings/{wildcards.model}/{dataset}/{name}.zarr/zarr.json")
 
 
 def task_labels(wildcards):
     """Input function: the labels of a task's dataset."""
     return f"results/datasets/{TASKS[wildcards.task]['dataset']}/labels.parquet"
+
+
+def task_label_maps(wildcards):
+    """Input function: for a task with cells, the store with each of its targets."""
+    task = TASKS[wildcards.task]
+    if not has_cells(wildcards.task):
+        return []
+    targets = [task["target"]] if isinstance(task["target"], str) else task["target"]
+    if task["dataset"] in IMPORTS:
+        return [f"results/datasets/{task['dataset']}/label_maps.zarr/zarr.json" for _ in targets]
+    return [DATASETS[task["dataset"]]["labels"][target]["path"] for target in targets]
 
 
 def task_options(wildcards):

@@ -8,6 +8,11 @@ def import_options(wildcards):
     return IMPORTS[wildcards.dataset]
 
 
+def import_format_of(wildcards):
+    """Params function: the format of the archive."""
+    return IMPORTS[wildcards.dataset]["format"]
+
+
 def import_path(wildcards):
     """Params function: where the archive lies."""
     return IMPORTS[wildcards.dataset]["path"]

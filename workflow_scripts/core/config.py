@@ -280,6 +280,8 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
             yield from missing(f"models.{name}.dataset", entry["dataset"], own, "dataset of your own")
         if "knn" in entry:
             yield from missing(f"models.{name}.knn.task", entry["knn"]["task"], document["tasks"], "task")
+            if document["tasks"].get(entry["knn"]["task"], {}).get("cells") is not None:
+                yield f"models.{name}.knn.task: found one with `cells`, expected one with a value per location"
         for other in entry.get("complete_in", ()):
             yield from missing(f"models.{name}.complete_in", other, own, "dataset of your own")
         for task in entry.get("tasks", ()):
@@ -296,3 +298,8 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
         is_listed = entry["dataset"] in own and labels.get("source") != "reference_index"
         for target in wanted if is_listed else ():
             yield from missing(f"tasks.{name}.target", target, labels, "label of that dataset")
+            if target in labels and (labels[target]["source"] == "maps") != (entry.get("cells") is not None):
+                yield (
+                    f"tasks.{name}.cells: found {entry.get('cells')!r} for a target of source "
+                    f"{labels[target]['source']!r}, expected a number for targets of source 'maps', and for no other"
+                )

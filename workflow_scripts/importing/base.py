@@ -51,6 +51,15 @@ class Format:
     """Path of a sample to its image."""
     scaling: str
     """Where the stored DN come from."""
+    read_maps: Callable[[Sequence[Path], str, str], Mapping[str, np.ndarray]] | None = None
+    """(folders, id, split) to a place's targets with y and x, of the layout's names; empty where not published."""
+
+
+def open_folders(path: Path, dataset: Path) -> list[Path]:
+    """Give the folders an archive's files are looked for in: the one named, and what was unpacked of a dataset."""
+    if not path.exists():
+        raise FileNotFoundError(f"import.path: no file or folder {str(path)!r}")
+    return [folder for folder in (path, dataset / "unpacked") if folder.is_dir()]
 
 
 def find(folders: Sequence[Path], *names: str) -> Path | None:

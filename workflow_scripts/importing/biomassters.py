@@ -12,6 +12,7 @@ paper, biomass clipped at 500.
 import calendar
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,29 @@ def bin_biomass(path: Path | None) -> np.ndarray:
     """
     if path is None or not path.exists():
         return np.full(len(BINS), np.nan)
-    side = LAYOUTS["biomassters"]["arrays"]["dn10"]["side_px"]
-    values = read_raster(path, n_bands=1, side_px=side)[0].astype(np.float64)
+    values = _read_biomass(path).astype(np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
         return np.full(len(BINS), np.nan)
     counts = np.histogram(np.clip(values, BIN_EDGES[0], BIN_EDGES[-1]), BIN_EDGES)[0]
     return counts / counts.sum()
+
+
+def _read_biomass(path: Path) -> np.ndarray:
+    side = LAYOUTS["biomassters"]["label_maps"]["agbm"]["side_px"]
+    return read_raster(path, n_bands=1, side_px=side)[0][0].astype(np.float32)
+
+
+def read_maps(folders: Sequence[Path], chip: str, split: str) -> dict[str, np.ndarray]:
+    """Read a chip's biomass, tonnes per hectare, 256 × 256 pixels of 10 m."""
+    path = _folder_of_maps(tuple(folders), split)
+    path = path and path / f"{chip}_agbm.tif"
+    return {"agbm": _read_biomass(path)} if path and path.exists() else {}
+
+
+@cache
+def _folder_of_maps(folders: tuple[Path, ...], split: str) -> Path | None:
+    return find(folders, f"{split}_agbm")
 
 
 def read(path: Path) -> Image:

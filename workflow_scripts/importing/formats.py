@@ -28,6 +28,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             biomassters.read,
             "DN as published, surface reflectance × 10,000; taken to be without offset (not verified); 20 m bands "
             "resampled to 10 m by the publisher",
+            biomassters.read_maps,
         ),
         "geolifeclef-2023": Format(
             geolifeclef.scan,

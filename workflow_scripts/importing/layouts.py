@@ -57,6 +57,7 @@ LAYOUTS = {
                 "side_px": 256,
             },
         },
+        "label_maps": {"agbm": {"side_px": 256, "units": "Mg ha-1", "long_name": "above-ground biomass"}},
     },
     "geolifeclef-2023": {
         "size_m": 1280,
@@ -65,4 +66,5 @@ LAYOUTS = {
         "arrays": {"dn10": {"bands": ["B02", "B03", "B04", "B08"], "side_px": 128}},
     },
 }
-"""Format → side of a patch (m), images of how many places make a shard, seasons, and the pixel arrays."""
+"""Format → side of a patch (m), images of how many places make a shard, seasons, the pixel arrays, and the targets
+with y and x where it has some (float32, NaN where missing)."""
