@@ -16,7 +16,9 @@ def label_sources(wildcards):
         )
     if labels.get("source") == "reference_index":
         return []
-    paths = [label["path"] for label in labels.values() if label["source"] not in ("points", "maps")]
+    paths = [
+        label["path"] for label in labels.values() if label["source"] not in ("points", "maps")
+    ]
     return [path for path in paths if "://" not in path]
 
 
