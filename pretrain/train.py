@@ -240,6 +240,8 @@ def train(run: Run, *, is_alive: Callable[[], bool] = lambda: True) -> None:
     options = run.options
     rank, n_ranks = world()
     device = choose_device(options.device, processes_here(n_ranks))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    logger.info("training on %s, %d process(es)", name, n_ranks)
     samples = read_samples(run.samples)
     samples.side_values(OBJECTIVES[options.objective].side_columns)
     reader = PatchReader(

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -6,7 +7,7 @@ import pytest
 import xarray as xr
 
 from tests import fabricate
-from workflow_scripts import weigh_locations
+from workflow_scripts import summarize_bands, weigh_locations
 from workflow_scripts.core import bands, store, tables
 
 B04, B08 = 2, 3
@@ -142,3 +143,14 @@ def test_a_store_of_other_locations_is_refused(dataset, tmp_path):
     tables.write_table(other, tmp_path / "locations.parquet", "locations")
     with pytest.raises(ValueError, match="its locations are not those of"):
         run(dataset | {"locations": str(tmp_path / "locations.parquet")}, tmp_path)
+
+
+def test_a_damaged_shard_is_named(dataset, tmp_path):
+    damaged = tmp_path / "patches.zarr"
+    shutil.copytree(dataset["store"].removesuffix("/zarr.json"), damaged)
+    object_path = damaged / store.shard_objects(1)[0]
+    object_path.write_bytes(object_path.read_bytes()[:-2] + b"xx")
+    with pytest.raises(ValueError, match=rf"{damaged}: shard 1 cannot be read .*repair {damaged}` deletes"):
+        run(dataset | {"store": f"{damaged}/zarr.json"}, tmp_path)
+    with pytest.raises(ValueError, match=rf"{damaged}: shard 1 cannot be read"):
+        summarize_bands.count_shard(1, path=damaged)

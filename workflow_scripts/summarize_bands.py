@@ -50,7 +50,8 @@ def count_shard(shard: int, *, path: str | os.PathLike) -> np.ndarray:
     patches = patches[[name for name in ("epsg", *PIXELS) if name in patches]]
     counts = np.zeros((patches.sizes["season"], len(bands.ALL_BANDS) + 1, N_DN), np.int64)
     for location in range(*store.shard_range(path, shard)):
-        one = patches.isel(location=location).load()
+        with store.reading_shard(path, shard):
+            one = patches.isel(location=location).load()
         for season in range(one.sizes["season"]):
             count_patch(one.isel(season=season), counts[season])
     return counts

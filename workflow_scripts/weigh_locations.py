@@ -157,7 +157,8 @@ def main(job: SimpleNamespace) -> None:
         )
     largest = []
     for shard, part in enumerate(shard_slices(len(locations), per_shard)):
-        largest.append(largest_ndvi(patches.isel(location=part), masked=masked))
+        with store.reading_shard(path, shard):
+            largest.append(largest_ndvi(patches.isel(location=part), masked=masked))
         LOG.info("shard %d: locations %d to %d", shard, part.start, part.stop - 1)
     weights = weigh(locations, np.concatenate(largest), **settings)
     shares = summarize(weights, index.loc[index["is_complete"], "location_id"])

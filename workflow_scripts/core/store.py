@@ -11,8 +11,8 @@ import os
 import shutil
 import struct
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -440,6 +440,18 @@ def read_shard(path: str | os.PathLike, shard: int) -> tuple[dict[str, np.ndarra
         except Exception:  # codecs raise errors of many classes on damaged bytes
             readable[name] = False
     return arrays, readable
+
+
+@contextmanager
+def reading_shard(path: str | os.PathLike, shard: int) -> Iterator[None]:
+    """Name the shard, and what helps, where a codec or a checksum gives up; neither says where it was."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"{path}: shard {shard} cannot be read ({error}). `python -m workflow_scripts.repair {path}` deletes "
+            "bad objects; the target `patches` then fetches them again."
+        ) from error
 
 
 def copy_layout(source: str, path: Path) -> None:
