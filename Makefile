@@ -74,7 +74,7 @@ lint: install
 bench: install
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-# SeCo, MoCo, one-season views, calendar seasons and no training on the made world, three seeds each: some 15 minutes.
+# SeCo, MoCo, one-season views, calendar seasons and no training on the made world, three seeds each: some 25 minutes.
 comparison: install
 	$(BIN)/snakemake report --cores $(CORES) --configfile config.yaml recipes/made-world-comparison.yaml
 	$(BIN)/python benchmarks/comparison.py
