@@ -58,11 +58,10 @@ rule write_paper_tables:
 
 rule map_embeddings:
     input:
-        embeddings="results/embeddings/{model}/{dataset}/embeddings.zarr/zarr.json",
-        store=ancient("results/datasets/{dataset}/patches.zarr/zarr.json"),
+        embeddings=embeddings_of_dataset,
     output:
         table="results/embeddings/{model}/{dataset}/embeddings.parquet",
-        map="results/embeddings/{model}/{dataset}/map.html",
+        neighbors="results/embeddings/{model}/{dataset}/neighbors.json",
     log:
         "results/logs/map_embeddings/{model}.{dataset}.log",
     benchmark:
@@ -72,7 +71,9 @@ rule map_embeddings:
         mem_mb=memory(8000),
         runtime=60,
     params:
-        notice=lambda wildcards: DATASETS[wildcards.dataset]["report"]["notice"],
+        neighbors_of=lambda wildcards: DATASETS[wildcards.dataset]["report"]["embeddings"][
+            "neighbors_of"
+        ],
         code=code("workflow_scripts.map_embeddings"),
     conda:
         "../envs/geo.yaml"

@@ -112,6 +112,15 @@ def world(tmp_path_factory):
         "reference_phenology": str(folder / "known.parquet"),
         "reference_ndvi": str(folder / "ndvi.csv"),
     }
+    mapped = places[["location_id", "lon", "lat"]].assign(location=range(9), red=0.5, green=0.1, blue=0.9)
+    mapped.to_parquet(folder / "embeddings.parquet")
+    ids = places["location_id"].tolist()
+    similar = {"location_id": ids[3], "neighbors": [{"location_id": ids[0], "similarity": 0.987}]}
+    (folder / "neighbors.json").write_text(json.dumps({"examples": [similar]}))
+    files |= {
+        "embeddings/seco-s1": str(folder / "embeddings.parquet"),
+        "neighbors/seco-s1": str(folder / "neighbors.json"),
+    }
     digest = dataset_digest(pd.read_parquet(files["patches"]))
     named = {f"datasets/made/{kind}": path for kind, path in files.items()}
     for seed, recorded in ((1, digest), (2, "another")):

@@ -17,6 +17,7 @@ from workflow_scripts.core.provenance import git_commit
 from workflow_scripts.core.stage import atomic_path, read_json, run_stage
 from workflow_scripts.report import page
 from workflow_scripts.report.cost import cost_section
+from workflow_scripts.report.embeddings import embeddings_section
 from workflow_scripts.report.gallery import gallery_section
 from workflow_scripts.report.inputs import Dataset, Model, load_dataset, load_model
 from workflow_scripts.report.maps import locations_section
@@ -41,6 +42,7 @@ CHAPTERS = (
     ("losses", "What is missing and why", losses_section),
     ("gallery", "Patches over the seasons", gallery_section),
     ("values", "Values", values_section),
+    ("embeddings", "Embeddings on a map", embeddings_section),
     ("storage", "Storage", storage_section),
 )
 """Anchor, title and maker of the parts that each dataset has."""

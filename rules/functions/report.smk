@@ -55,12 +55,34 @@ def named_sources(dataset):
     return paths | {key: files for key, files in areas.items() if files}
 
 
+def mapped_models(dataset):
+    """Models whose embeddings of a dataset the report shows: those named, else of a dataset with tasks the first trained
+    one that is evaluated there (the first, where none is trained)."""
+    named = DATASETS[dataset]["report"]["embeddings"]["models"]
+    if named is not None or not has_catalog(dataset):
+        return named or []
+    tasks = [task for task in TASKS if TASKS[task]["dataset"] == dataset and not has_cells(task)]
+    models = [name for name in MODELS if set(tasks) & set(MODELS[name].get("tasks", TASKS))]
+    return sorted(models, key=lambda name: not is_trained(name))[:1]
+
+
+def embeddings_of_dataset(wildcards):
+    """Input function: a model's embeddings of a dataset."""
+    return in_place(
+        f"results/embeddings/{wildcards.model}/{wildcards.dataset}/embeddings.zarr/zarr.json"
+    )
+
+
 def report_inputs(wildcards):
     """Input function: everything the report shows, named `<part>/<name>/<kind>`."""
     files = {}
     for dataset in DATASETS:
         kinds = reported_files(dataset) | named_sources(dataset)
         files |= {f"datasets/{dataset}/{kind}": names for kind, names in kinds.items()}
+        for model in mapped_models(dataset):
+            folder = f"results/embeddings/{model}/{dataset}"
+            files[f"datasets/{dataset}/embeddings/{model}"] = f"{folder}/embeddings.parquet"
+            files[f"datasets/{dataset}/neighbors/{model}"] = f"{folder}/neighbors.json"
     for model in filter(is_trained, MODELS):
         files[f"models/{model}/metrics"] = f"results/models/{model}/metrics.jsonl"
         files[f"models/{model}/encoder"] = f"results/models/{model}/encoder.safetensors"

@@ -253,6 +253,7 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}: found {name!r}, expected the name of a {kind} ({listed})"
 
     own = {name: entry for name, entry in datasets.items() if "import" not in entry}
+    runs = dict(_expand_seeds(document["models"], document["seed"]))
     for name, entry in datasets.items():
         if "import" in entry and len(entry) > 1:
             extra = ", ".join(key for key in entry if key != "import")
@@ -271,10 +272,11 @@ def _broken_references(document: Mapping[str, Any]) -> Iterator[str]:
         for section, key in (("greenness", "catalog"), ("scenes", "catalog"), ("scenes", "failover")):
             where = f"datasets.{name}.{section}.{key}"
             yield from missing(where, options[section].get(key), catalogs, "catalog")
+        for model in options["report"]["embeddings"]["models"] or ():
+            yield from missing(f"datasets.{name}.report.embeddings.models", model, runs, "model")
         scenes = options["scenes"]
         if scenes["source"] == "index" and scenes["path"] is None:
             yield f"datasets.{name}.scenes.path: found null, expected the table that scenes.source = 'index' reads"
-    runs = dict(_expand_seeds(document["models"], document["seed"]))
     for name, entry in document["models"].items():
         if "dataset" in entry:
             yield from missing(f"models.{name}.dataset", entry["dataset"], own, "dataset of your own")

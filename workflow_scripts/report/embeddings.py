@@ -1,5 +1,8 @@
 """Embeddings of places on a map, and the places most like some of them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -7,30 +10,37 @@ import xarray as xr
 from workflow_scripts.core.pictures import true_color
 from workflow_scripts.report import page
 from workflow_scripts.report.drawing import GRAY, picture, pixels_uri
+from workflow_scripts.report.inputs import Dataset
 
 N_EXAMPLES = 4
 N_NEIGHBORS = 5
-WHITE = 0.35
-"""Reflectance shown as white."""
-LONGEST_PIXELS = 192
+LONGEST_PIXELS = 160
+"""Side of a quicklook: 5 to 10 kB each."""
+RASTER_FROM = 2000
+"""Places from which on the map is drawn as pixels, so that its size does not grow with their number."""
 COMPONENTS = 3
 
 
-def mean_embeddings(embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average a place's embeddings over its seasons.
+def mean_embeddings(embedding: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Average a place's embeddings over its seasons, of which one is in memory at a time.
 
     Parameters
     ----------
-    embedding : (location, season, feature), NaN where there is no patch
+    embedding : dims (location, season, feature), NaN where there is no patch
 
     Returns
     -------
-    rows that have any, and their means (rows, feature)
+    rows that have any, and their means, float32 (rows, feature)
     """
-    present = np.isfinite(embedding).all(axis=2)
-    rows = np.flatnonzero(present.any(axis=1))
-    total = np.where(present[rows][..., None], embedding[rows], 0).sum(axis=1)
-    return rows, total / present[rows].sum(axis=1)[:, None]
+    total = np.zeros((embedding.sizes["location"], embedding.sizes["feature"]), np.float32)
+    count = np.zeros(len(total), np.int32)
+    for season in range(embedding.sizes["season"]):
+        values = embedding.isel(season=season).to_numpy()
+        is_present = np.isfinite(values).all(axis=1)
+        np.add(total, values, out=total, where=is_present[:, None])
+        count += is_present
+    rows = np.flatnonzero(count)
+    return rows, total[rows] / count[rows, None].astype(np.float32)
 
 
 def principal_colors(values: np.ndarray) -> np.ndarray:
@@ -47,8 +57,8 @@ def principal_colors(values: np.ndarray) -> np.ndarray:
     (n, 3), 0 to 1
     """
     centered = values - values.mean(axis=0)
-    left, sizes, _ = np.linalg.svd(centered, full_matrices=False)
-    scores = left[:, :COMPONENTS] * sizes[:COMPONENTS]
+    directions = np.linalg.eigh((centered.T @ centered).astype(np.float64))[1][:, ::-1]
+    scores = (centered @ directions[:, :COMPONENTS].astype(values.dtype)).astype(np.float64)
     scores = np.pad(scores, ((0, 0), (0, COMPONENTS - scores.shape[1])))
     scores = scores * np.where((scores**3).sum(axis=0) < 0, -1, 1)
     low, high = np.percentile(scores, (2, 98), axis=0)
@@ -73,17 +83,50 @@ def spread_examples(values: np.ndarray, n: int) -> list[int]:
     return chosen
 
 
+def neighbors_of(table: pd.DataFrame, values: np.ndarray, row: int) -> dict[str, Any]:
+    """Name one place and those most like it.
+
+    Parameters
+    ----------
+    table : `location_id`
+    values : (n, features), rows as the table's
+
+    Returns
+    -------
+    dict of `location_id` and `neighbors`, a list of `location_id` and `similarity` (cosine), the most similar first
+    """
+    ids = table["location_id"]
+    found, similarity = nearest(values, row, N_NEIGHBORS)
+    neighbors = [
+        {"location_id": str(ids.iloc[i]), "similarity": round(float(s), 4)}
+        for i, s in zip(found, similarity, strict=True)
+    ]
+    return {"location_id": str(ids.iloc[row]), "neighbors": neighbors}
+
+
+def embeddings_section(dataset: Dataset) -> str:
+    """Show a dataset's embeddings on a map, and places with those most like them, model by model."""
+    parts = []
+    for model, mapped in dataset.embeddings.items():
+        parts += [page.heading(f"Model {model}: {len(mapped.places):,} places"), color_map(mapped.places)]
+        parts += [_strip(dataset, mapped.places, example) for example in mapped.neighbors]
+    if not parts:
+        return ""
+    note = "Of each place the mean embedding over its seasons; similarity is the cosine of two of them."
+    return page.paragraph(note) + "".join(parts)
+
+
 def color_map(table: pd.DataFrame) -> str:
     """Draw places in their colors (columns lon, lat, red, green, blue)."""
-    with picture(6.4, 4.4) as drawn:
+    with picture(6.4, 4.4, raster=len(table) > RASTER_FROM) as drawn:
         stretch = 1 / np.cos(np.radians(table["lat"].clip(-80, 80).mean()))
         drawn.ax.set_aspect(stretch)
         drawn.ax.scatter(
             table["lon"],
             table["lat"],
             c=table[["red", "green", "blue"]].to_numpy(),
-            s=22,
-            edgecolors=GRAY,
+            s=22 if len(table) <= RASTER_FROM else 4,
+            edgecolors=GRAY if len(table) <= RASTER_FROM else "none",
             linewidths=0.3,
         )
         drawn.ax.set(xlabel="longitude, °", ylabel="latitude, °")
@@ -94,33 +137,29 @@ def color_map(table: pd.DataFrame) -> str:
     )
 
 
-def neighbors_of(table: pd.DataFrame, values: np.ndarray, store: xr.Dataset, row: int) -> str:
-    """Show one place and those most like it.
-
-    Parameters
-    ----------
-    table : `location_id`, `lon`, `lat`, and `location`, the row in the store
-    values : (n, features), rows as the table's
-    """
-    found, similarity = nearest(values, row, N_NEIGHBORS)
-    pictures = [_quicklook(store, table.iloc[row], "this place")]
+def _strip(dataset: Dataset, places: pd.DataFrame, example: Mapping[str, Any]) -> str:
+    """Show one place and those most like it."""
+    by_id = places.set_index("location_id")
+    place = by_id.loc[example["location_id"]]
+    pictures = [_quicklook(dataset, place, "this place")]
     pictures += [
-        _quicklook(store, table.iloc[i], f"similarity {s:.3f}")
-        for i, s in zip(found, similarity, strict=True)
+        _quicklook(dataset, by_id.loc[other["location_id"]], f"similarity {other['similarity']:.3f}")
+        for other in example["neighbors"]
     ]
-    place = table.iloc[row]
-    title = f"{place['location_id']} ({page.place_name(place['lon'], place['lat'], 3)})"
-    return page.heading(title) + page.grid(pictures, kind="strip pixels")
+    where = page.place_name(place["lon"], place["lat"], 3)
+    return page.heading(f"Most like {place.name} ({where})") + page.grid(pictures, kind="strip pixels")
 
 
-def _quicklook(store: xr.Dataset, place: pd.Series, words: str) -> str:
-    patches = store["dn10"].isel(location=int(place["location"])).load()
+def _quicklook(dataset: Dataset, place: pd.Series, words: str) -> str:
+    patches = dataset.store["dn10"].isel(location=int(place["location"])).load()
     present = np.flatnonzero((patches != 0).any(dim=("band10", "y10", "x10")).to_numpy())
-    caption = f"{place['location_id']}, {words}"
+    season = str(patches["season"].values[present[0]]) if len(present) else ""
+    caption = ", ".join(filter(None, (str(place.name), season, words)))
     if not len(present):
         return f'<figure><div class="missing">no patch</div><figcaption>{page.text(caption)}</figcaption></figure>'
     names = patches["band10"].to_numpy().tolist()
-    rgb = true_color(patches.isel(season=int(present[0])).to_numpy(), names, white=WHITE)
+    white = dataset.settings["report"]["max_reflectance"]
+    rgb = true_color(patches.isel(season=int(present[0])).to_numpy(), names, white=white)
     return page.figure(
         pixels_uri(rgb, longest=LONGEST_PIXELS), alt=f"True color patch of {caption}", caption=caption
     )

@@ -40,6 +40,19 @@ PATCH_COLUMNS = [
 ]
 """Columns of `patches.parquet` that the report uses."""
 
+MAPPED_COLUMNS = ["location_id", "location", "lon", "lat", "red", "green", "blue"]
+"""Columns of `embeddings.parquet` that the report uses."""
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A model's embeddings of a dataset."""
+
+    places: pd.DataFrame
+    """`location_id`, `location` (row in the store), `lon`, `lat`, `red`, `green`, `blue`."""
+    neighbors: Sequence[Mapping[str, Any]]
+    """Places, and those most like each; see `map_embeddings`."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -73,6 +86,9 @@ class Dataset:
     """Files that the options `locations.region` and `exclude` name."""
     compare: Mapping[str, str] = field(default_factory=dict)
     """Paths of what the locations are compared with: ecoregions, baseline, land_cover."""
+
+    embeddings: Mapping[str, Mapped] = field(default_factory=dict)
+    """Model -> what is shown of its embeddings."""
 
     @property
     def season_names(self) -> list[str]:
@@ -148,6 +164,14 @@ def load_dataset(name: str, settings: Mapping[str, Any], files: Mapping[str, Any
         sampling=content("sampling"),
         areas={kind: files[kind] for kind in ("region", "exclude") if kind in files},
         compare={kind: files[kind] for kind in ("ecoregions", "baseline", "land_cover") if kind in files},
+        embeddings={
+            kind.split("/", 1)[1]: Mapped(
+                pd.read_parquet(path, columns=MAPPED_COLUMNS),
+                read_json(files[kind.replace("embeddings/", "neighbors/", 1)])["examples"],
+            )
+            for kind, path in files.items()
+            if kind.startswith("embeddings/")
+        },
     )
 
 
