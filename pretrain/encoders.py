@@ -378,7 +378,7 @@ def save_encoder(path: str | os.PathLike, encoder: Encoder, *, bands: Sequence[s
         save_file(tensors, temporary, metadata={"format": "pt", **text})
 
 
-_NUMBERS_AND_LISTS = ("feature_size", "bands", "seed", "steps", "crop_px")
+_NUMBERS_AND_LISTS = ("feature_size", "bands", "seed", "steps", "crop_px", "n_locations")
 
 
 def load_encoder(path: str | os.PathLike) -> Encoder:

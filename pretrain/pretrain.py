@@ -263,6 +263,7 @@ def main(job: Any) -> None:
         "recipe": entry.get("recipe") or recipes.RECIPE,
         "seed": options.seed,
         "crop_px": options.crop_px,
+        "n_locations": len(chosen),
         "config_digest": digest(learned),
         "git_commit": git_commit(),
     }

@@ -172,12 +172,15 @@ def choose(
     store_path : path or address
     locations : the dataset's table of locations, read where validation is left out
     others : indexes of the datasets that `complete_in` names
+
+    Raises
+    ------
+    ValueError
+        If there are none, or fewer than `n_locations`.
     """
     if others:
         patches = patches[patches["location_id"].isin(complete_locations([patches, *others]))]
-    if options.n_locations is not None:
-        patches = patches[patches["location_id"].isin(subset_of(patches, options.n_locations))]
-    return select_samples(
+    chosen = select_samples(
         patches,
         weights,
         seasons=store.layout(store_path)["seasons"],
@@ -185,6 +188,7 @@ def choose(
         min_seasons=min_seasons(options),
         side=read_side_table(options.side_table) if options.side_table else None,
     )
+    return chosen if options.n_locations is None else subset_of(chosen, options.n_locations)
 
 
 def complete_locations(indexes: Sequence[pd.DataFrame]) -> set[str]:
@@ -201,18 +205,22 @@ def complete_locations(indexes: Sequence[pd.DataFrame]) -> set[str]:
     return set.intersection(*sets)
 
 
-def subset_of(patches: pd.DataFrame, n_locations: int) -> set[str]:
-    """Draw locations that have a patch; the same ones whatever the model and its seed.
+def subset_of(samples: Samples, n_locations: int) -> Samples:
+    """Draw locations to train on, exactly that many: sets of any design then give as many steps an epoch.
+
+    The same ones whatever the model and its seed.
 
     Raises
     ------
     ValueError
         If there are fewer.
     """
-    names = np.sort(patches.loc[patches["status"] == "ok", "location_id"].astype(str).unique())
-    if len(names) < n_locations:
-        raise ValueError(f"n_locations = {n_locations}: only {len(names)} locations have patches to train on")
-    return set(np.random.default_rng(0).permutation(names)[:n_locations])
+    if len(samples) < n_locations:
+        raise ValueError(
+            f"n_locations = {n_locations}: only {len(samples)} locations have the patches to train on"
+        )
+    by_name = np.argsort(samples.location_id, kind="stable")
+    return samples.where(np.sort(by_name[np.random.default_rng(0).permutation(len(samples))[:n_locations]]))
 
 
 def read_dataset(folder: str | os.PathLike) -> Samples:

@@ -5,9 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
+from pretrain import recipes
 from workflow_scripts import write_paper_tables
 from workflow_scripts.report.paper_tables import contradictions, lay_out, published, read_figures, refuse
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,25 @@ def test_page(tmp_path: Path) -> None:
     assert html.count("<table") == 14
     assert "Table A-10" in html
     assert "50.0 ± 1.0" in html
+
+
+def test_ablations_differ_in_one_thing() -> None:
+    """Designs: as many places and steps; seasons: the places complete in both sets; three runs of each."""
+    models = yaml.safe_load((ROOT / "recipes" / "paper-tables.yaml").read_text())["models"]
+    assert all(len(entry["seeds"]) >= 3 for entry in models.values() if "objective" in entry)
+
+    def learned(name: str) -> dict:
+        entry = {key: value for key, value in models[name].items() if key not in ("seeds", "dataset")}
+        return recipes.what_is_learned(recipes.resolve({**entry, "seed": 1}))
+
+    designs = [learned(name) for name in models if name.endswith("-50k")]
+    assert len(designs) == 3 and designs[0] == designs[1] == designs[2]
+    assert designs[0]["n_locations"] == 50_000
+    here, there = "seco-eco-same-places", "seco-eco-calendar"
+    for one, other in ((here, there), (there, here)):
+        assert models[one]["complete_in"] == [models[other]["dataset"]]
+    assert {**learned(here), "complete_in": 0} == {**learned(there), "complete_in": 0}
+    assert {k for k, v in learned("moco-eco").items() if v != learned("seco-eco")[k]} == {
+        "objective",
+        "schedule",
+    }

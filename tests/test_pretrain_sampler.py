@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from pretrain.randomness import philox, uniforms
+from pretrain.recipes import resolve, total_steps
 from pretrain.sampler import draw_locations, draw_seasons, match_weights, rank_slots
-from pretrain.samples import complete_locations, subset_of
+from pretrain.samples import complete_locations, select_samples, subset_of
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,26 @@ def test_models_to_compare_share_their_places() -> None:
     second = first.assign(status=["ok", "missing"] + ["ok"] * 6)
     assert complete_locations([first]) == {"w", "x", "y"}
     assert complete_locations([first, second]) == {"x", "y"}
-    drawn = subset_of(first, 2)
-    assert len(drawn) == 2
-    assert drawn == subset_of(first.sample(frac=1, random_state=1), 2)
-    with pytest.raises(ValueError, match="n_locations = 5: only 4 locations"):
-        subset_of(first, 5)
+
+
+def test_designs_are_compared_over_equal_places_and_steps() -> None:
+    """Exactly so many are trained on whatever is missing where; the same whatever the seed and the order of rows."""
+    rng = np.random.default_rng(0)
+    ids = [f"p{i:02d}" for i in range(40)]
+    weights = pd.DataFrame({"location_id": ids, "weight": 1.0})
+    options = resolve({"objective": "seco", "seed": 1, "batch_size": 4, "queue_size": 8, "epochs": 3})
+    steps = set()
+    for n_gaps in (0, 17, 30):
+        patches = pd.DataFrame({"location_id": np.repeat(ids, 2), "location": np.arange(80) // 2})
+        patches = patches.assign(season=["a", "b"] * 40, status="ok", lon=1.0, lat=2.0)
+        patches["datetime"] = pd.Timestamp("2020-06-01")
+        patches.loc[2 * rng.permutation(40)[:n_gaps], "status"] = "missing"
+        usable = select_samples(patches, weights, seasons=["a", "b"])
+        chosen = subset_of(usable, 10)
+        assert len(chosen) == 10 and chosen.available.all()
+        again = select_samples(patches.sample(frac=1, random_state=1), weights, seasons=["a", "b"])
+        assert subset_of(again, 10).location_id.tolist() == chosen.location_id.tolist()
+        steps.add(total_steps(options, len(chosen)))
+    assert steps == {6}
+    with pytest.raises(ValueError, match="n_locations = 11: only 10 locations have the patches"):
+        subset_of(usable, 11)

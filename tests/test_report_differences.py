@@ -1,5 +1,7 @@
 """Tests of differences against hand-computed values, and the sentences that are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,7 +18,7 @@ from workflow_scripts.report.inputs import Model
 
 def model(name: str, family: str, **settings: object) -> Model:
     """A model as the report knows it."""
-    return Model(name, family, None, settings, None, None)
+    return Model(name, family, None, settings)
 
 
 def document(
@@ -117,3 +119,25 @@ def test_an_encoder_without_chance_is_one_number() -> None:
     assert "a is better on t" in sentence
     (sentence,) = judge_families([*of_a[:2], documents[-1]], [*a[:2], fixed])
     assert "no statement" in sentence
+
+
+def test_unequal_effort_is_told() -> None:
+    """Other numbers of places or steps stand beside the verdict; equal ones say nothing."""
+    (a, of_a), (b, of_b) = runs_of("a", [0.9, 0.91, 0.92]), runs_of("b", [0.1, 0.11, 0.12])
+    a = [replace(m, encoder={"steps": "19500", "n_locations": "50000"}) for m in a]
+    for steps, words in (
+        ("19500", None),
+        ("18000", "Not of equal effort: trained on 19,500 and 18,000 steps."),
+    ):
+        other = [replace(m, encoder={"steps": steps, "n_locations": "50000"}) for m in b]
+        (sentence,) = judge_families([*of_a, *of_b], [*a, *other])
+        assert "a is better on t" in sentence
+        assert ("Not of equal effort" in sentence) is bool(words) and (words or "") in sentence
+
+
+def test_published_weights_are_one_run() -> None:
+    """Of a single published encoder nothing is said but fold by fold."""
+    a, of_a = runs_of("a", [0.9, 0.91, 0.92])
+    other = model("p", "p", encoder="published")
+    (sentence,) = judge_families([*of_a, document("p", "t", [0.1] * 10)], [*a, other])
+    assert "no statement on which is better. It needs 3 pretraining runs; p has 1" in sentence

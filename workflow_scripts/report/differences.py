@@ -25,8 +25,8 @@ LEVEL = 0.05
 RESAMPLED = ("random", "blocked")
 """Divisions whose test parts differ from fold to fold; draws of one published test part are no sample of places."""
 LOWER_IS_BETTER = ("mae", "rmse")
-RANDOM_ENCODERS = ("trained", "random")
-"""Encoders that another seed makes another one."""
+RANDOM_ENCODERS = ("trained", "random", "published", "joined")
+"""Encoders that another seed makes another one; published weights are one run of theirs."""
 COLUMNS = ("first", "second", "task", "probe", "folds", "metric", "difference")
 MEANING = (
     "Each difference is that of two single runs over the same folds, first minus second; p is of the t-test corrected "
@@ -166,8 +166,23 @@ def judge_families(
                 better[first if is_first else second].append(f"{task} (p = {p:.2g})")
         words = [f"{name} is better on {', '.join(tasks)}" for name, tasks in better.items() if tasks]
         verdict = "; ".join(words) or "no difference that exceeds that between seeds"
-        sentences.append(f"{first} and {second}, {len(common)} tasks, over pretraining runs: {verdict}.")
+        sentences.append(
+            f"{first} and {second}, {len(common)} tasks, over pretraining runs: {verdict}."
+            + _unequal_effort(runs[first], runs[second])
+        )
     return sentences
+
+
+def _unequal_effort(first: Sequence[Model], second: Sequence[Model]) -> str:
+    """Say where trained encoders saw other numbers of places or steps, as their files tell."""
+    words = []
+    for key, name in (("n_locations", "places"), ("steps", "steps")):
+        numbers = [
+            sorted({int(m.encoder[key]) for m in side if key in m.encoder}) for side in (first, second)
+        ]
+        if all(numbers) and numbers[0] != numbers[1]:
+            words.append(f"{' and '.join(', '.join(f'{n:,}' for n in side) for side in numbers)} {name}")
+    return f" Not of equal effort: trained on {'; '.join(words)}." if words else ""
 
 
 def _kind(model: Model) -> str:
