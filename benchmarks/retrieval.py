@@ -9,17 +9,19 @@ that they compress about as real scenes do. nginx on the loopback serves them; i
 and bytes. For the runs with latency a proxy between passes each request on some time later. The work
 of both is not in the CPU times, but on few cores it lengthens all wall times.
 
-Methods, each in a process of its own, in turns, so that other load on the machine hits all alike:
+A run is a job: patches of four scenes at each place (the same files under four names, which no method
+can know). Methods, each in a process of its own, in turns, so that other load on the machine hits all
+alike:
 
 - ours: the stage `retrieve_patches` with the reader `windows`: screening by SCL, twelve bands at
   native resolution, checksums, sharded store.
 - gdal_reader: the same with the reader `rasterio`.
-- stackstac: stackstac + dask, twelve bands and SCL at 10 m, nearest, uint16, written to Zarr with
-  its defaults, one chunk per patch; 8 dask threads.
+- stackstac: stackstac + dask, a cube of four items per place, twelve bands and SCL at 10 m, nearest,
+  uint16, written to Zarr with its defaults, one chunk per patch; 8 dask threads.
 - reference: the published way in rasterio: per patch open each file, read at 10 m, write a GeoTIFF
   of 13 bands, LZW with predictor 2; 8 threads.
 - whole_job: ours, a shard of 64 locations and four scenes, once, for its memory.
-- floor: GDAL reads the native windows from local files, one thread, nothing is stored.
+- floor: GDAL reads the native windows from local files, nothing is stored.
 
 Prints a table and ends with lines ``CLAIM <name> <measured> >= <target>``.
 """
@@ -60,6 +62,7 @@ NOISE = {10: 40, 20: 50, 60: 50}
 """Standard deviation in DN; files then compress 1.3 to 1.5 times, as those of a real scene did."""
 METHODS = ("ours", "gdal_reader", "stackstac", "reference", "floor")
 NAMES = (*bands.ALL_BANDS, "SCL")
+SCENES = ("a", "b", "c", "d")
 
 
 warnings.filterwarnings("ignore", message="Consolidated metadata")
@@ -134,7 +137,7 @@ NGINX = """
 daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 1024; }}
 http {{
-  log_format asked '$request_method $uri $http_range $body_bytes_sent';
+  log_format asked '$request_method $request_uri $http_range $body_bytes_sent';
   access_log {folder}/asked.log asked;
   sendfile on; tcp_nopush on; keepalive_requests 1000000;
   client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
@@ -218,12 +221,17 @@ def delay(port, to, seconds):
 # ---- the methods: each retrieves the patches at `places` into `out` ----------------------------
 
 
-def run_ours(base, places, out, *, reader="windows", seasons=("summer",)):
+def hrefs_of(base):
+    """Addresses of each scene's files."""
+    return [{band: f"{base}/{band}.tif?{scene}" for band in NAMES} for scene in SCENES]
+
+
+def run_ours(base, places, out, *, reader="windows"):
     lon, lat = grid.unproject(*np.array(places).T, EPSG)
     n = len(places)
     locations = pd.DataFrame({"location_id": [f"P{i}" for i in range(n)], "lon": lon, "lat": lat})
     path = out / "patches.zarr"
-    store.create_store(path, locations=locations, seasons=list(seasons), size_m=SIZE_M, per_shard=n)
+    store.create_store(path, locations=locations, seasons=list(SCENES), size_m=SIZE_M, per_shard=n)
     scenes = [
         locations[["location_id"]].assign(
             location=range(n),
@@ -244,10 +252,9 @@ def run_ours(base, places, out, *, reader="windows", seasons=("summer",)):
             baseline="05.00",
             dn_offset=1000,
             offset_source="made",
-            # the same files under the names of several scenes
-            hrefs=json.dumps({band: f"{base}/{band}.tif{f'?{k}' if k else ''}" for band in NAMES}),
+            hrefs=json.dumps(hrefs),
         )
-        for k, season in enumerate(seasons)
+        for k, (season, hrefs) in enumerate(zip(SCENES, hrefs_of(base), strict=True))
     ]
     tables.write_table(pd.concat(scenes, ignore_index=True), out / "scenes.parquet", "scenes")
     params = {"reader": reader, "max_cloud_fraction": 0.2, "max_nodata_fraction": 0.0}
@@ -263,10 +270,10 @@ def run_ours(base, places, out, *, reader="windows", seasons=("summer",)):
 
 
 def run_whole_job(base, places, out):
-    """A shard as config.yaml has it: 64 locations, four seasons."""
+    """A shard as config.yaml has it: 64 locations."""
     rng = np.random.default_rng(SEED)
     x, y = 2000 + 105_000 * rng.random((2, 64 if len(places) > 1 else 1))  # one place: to warm up
-    run_ours(base, list(zip(LEFT + x, TOP - y, strict=True)), out, seasons=("a", "b", "c", "d"))
+    run_ours(base, list(zip(LEFT + x, TOP - y, strict=True)), out)
 
 
 def run_gdal_reader(base, places, out):
@@ -280,17 +287,23 @@ def run_stackstac(base, places, out):
     import xarray as xr
 
     lon, lat = grid.unproject([LEFT, LEFT + 109_800], [TOP - 109_800, TOP], EPSG)
-    item = pystac.Item("made", None, [lon[0], lat[0], lon[1], lat[1]], pd.Timestamp("2021-07-01"), {})
-    item.properties["proj:epsg"] = EPSG
-    for band in NAMES:
-        step = step_of(band)
-        grid_of_file = {"proj:shape": [109_800 // step] * 2, "proj:transform": [step, 0, LEFT, 0, -step, TOP]}
-        item.add_asset(band, pystac.Asset(f"{base}/{band}.tif", extra_fields=grid_of_file))
+    items = []
+    for k, hrefs in enumerate(hrefs_of(base)):
+        date = pd.Timestamp("2021-07-01") + pd.Timedelta(days=k)
+        item = pystac.Item(SCENES[k], None, [lon[0], lat[0], lon[1], lat[1]], date, {"proj:epsg": EPSG})
+        for band, href in hrefs.items():
+            step = step_of(band)
+            grid_of_file = {
+                "proj:shape": [109_800 // step] * 2,
+                "proj:transform": [step, 0, LEFT, 0, -step, TOP],
+            }
+            item.add_asset(band, pystac.Asset(href, extra_fields=grid_of_file))
+        items.append(item.to_dict())
     cubes = []
     for x, y in places:
         left, top = (float(value) for value in grid.patch_origin(x, y, SIZE_M))
         cube = stackstac.stack(
-            [item.to_dict()],
+            items,
             assets=list(NAMES),
             epsg=EPSG,
             resolution=10,
@@ -300,18 +313,18 @@ def run_stackstac(base, places, out):
             rescale=False,
             chunksize=256,
         )
-        cubes.append(xr.DataArray(cube.data[0], dims=("band", "y", "x")))
-    cube = xr.concat(cubes, "location").chunk({"location": 1, "band": -1})
+        cubes.append(xr.DataArray(cube.data, dims=("time", "band", "y", "x")))
+    cube = xr.concat(cubes, "location").chunk({"location": 1, "time": 1, "band": -1})
     with dask.config.set(scheduler="threads", num_workers=8):
         cube.to_dataset(name="dn").to_zarr(out / "stackstac.zarr", mode="w")
 
 
 def run_reference(base, places, out):
-    def one(place):
+    def one(place, k, hrefs):
         left, top = (float(value) for value in grid.patch_origin(*place, SIZE_M))
         layers = []
         for band in bands.ALL_BANDS:
-            with rasterio.open(f"/vsicurl/{base}/{band}.tif") as file:
+            with rasterio.open(f"/vsicurl/{hrefs[band]}") as file:
                 window = rasterio.windows.from_bounds(
                     left, top - SIZE_M, left + SIZE_M, top, transform=file.transform
                 )
@@ -319,13 +332,14 @@ def run_reference(base, places, out):
         cube = np.stack(layers)
         red, near = (cube[bands.ALL_BANDS.index(band)].astype(np.float32) for band in ("B04", "B08"))
         ndvi = np.round(10_000 * ((near - red) / (near + red) + 1)).astype(np.uint16)
-        folder = out / f"{left:.0f}_{top:.0f}"
-        folder.mkdir()
+        folder = out / f"{left:.0f}_{top:.0f}" / SCENES[k]
+        folder.mkdir(parents=True)
         write_geotiff(folder / "all_bands.tif", np.concatenate([cube, ndvi[None]]), left, top)
 
     options = {key: value for key, value in network.GDAL_OPTIONS.items() if key != "CPL_VSIL_CURL_NON_CACHED"}
     with rasterio.Env(**options), ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, places))
+        wanted = [(place, k, hrefs) for place in places for k, hrefs in enumerate(hrefs_of(base))]
+        list(pool.map(one, *zip(*wanted, strict=True)))
 
 
 def write_geotiff(path, values, left, top):
@@ -345,8 +359,9 @@ def run_floor(base, places, out):
     for x, y in places:
         left, top = (float(value) for value in grid.patch_origin(x, y, SIZE_M))
         wishes.append(Wish(Place(EPSG, left, top, SIZE_M), hrefs, tuple(PARTS), 0))
-    with READERS["rasterio"](threads=1) as reader:
-        fetch(reader, wishes)
+    for _ in SCENES:  # opened anew: blocks that GDAL keeps would not be those of another scene
+        with READERS["rasterio"]() as reader:
+            list(fetch(reader, wishes))
 
 
 def child(method, base, n, out):
@@ -366,7 +381,8 @@ def child(method, base, n, out):
     # not getrusage, whose peak begins with the parent's
     status = Path("/proc/self/status").read_text()
     rss = int(status.split("VmHWM:")[1].split()[0]) / 2**20
-    print(json.dumps({"cpu": n / cpu, "wall": n / wall, "rss_gb": rss}))
+    n_patches = n * len(SCENES)
+    print(json.dumps({"cpu": n_patches / cpu, "wall": n_patches / wall, "rss_gb": rss}))
 
 
 def measure(method, base, n, out, server):
@@ -374,11 +390,13 @@ def measure(method, base, n, out, server):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
         server.asked()  # what warming up asked is not counted
+        os.sync()  # who waits for the disk must not wait for what others wrote
         text, _ = process.communicate("go\n")
     if process.returncode:
         raise SystemExit(f"{method} failed")
     names = ("requests", "bytes", "repeated")
-    return json.loads(text) | {name: value / n for name, value in zip(names, server.asked(), strict=True)}
+    per_patch = [value / n / len(SCENES) for value in server.asked()]
+    return json.loads(text) | dict(zip(names, per_patch, strict=True))
 
 
 # ---- the stored patches ----------------------------------------------------------------------
@@ -510,7 +528,7 @@ def compare(folders, server, slow_port, payload, options):
     print(f"{'':24}{'patches/CPU s':>14}{'patches/s':>11}{'requests':>10}{'MB':>7}{'again':>7}{'RSS GB':>8}")
     for block, folder in folders.items():
         compression = payload / sum((folder / f"{band}.tif").stat().st_size for band in NAMES)
-        print(f"blocks of {block}, compression {compression:.2f} with overviews, {options.points} patches")
+        print(f"blocks of {block}, compression {compression:.2f} with overviews, {options.points} places")
         for port in (server.port, slow_port):
             is_slow = port == slow_port
             methods = ("ours", "gdal_reader", "stackstac", "reference") if is_slow else METHODS
@@ -555,7 +573,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scratch", type=Path, default=Path("results/benchmark-scenes"))
     parser.add_argument("--blocks", type=int, nargs="+", default=[512, 1024])
-    parser.add_argument("--points", type=int, default=24, help="patches per run, 25 at most")
+    parser.add_argument("--points", type=int, default=24, help="places per run, 25 at most")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency-ms", type=float, default=50)
     parser.add_argument("--real", type=Path, default=Path("shared/data/sentinel2/bigearthnet_example"))

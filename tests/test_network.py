@@ -100,9 +100,9 @@ def test_buckets_are_read_by_either_reader(server, folder, monkeypatch, make, wa
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")
     access = network.Access(s3={way: True, "region": "us-west-2", "endpoint": server.url})
     with make(access=access) as reader, make() as local:
-        (got,) = reader.read({"s3://bucket/A/B02.tif": [WINDOW]})["s3://bucket/A/B02.tif"]
+        (got,) = dict(reader.read({"s3://bucket/A/B02.tif": [WINDOW]}))["s3://bucket/A/B02.tif"]
         path = str(folder / "A" / "B02.tif")
-        (expected,) = local.read({path: [WINDOW]})[path]
+        (expected,) = dict(local.read({path: [WINDOW]}))[path]
     np.testing.assert_array_equal(got.values, expected.values)
     headers = [{k.lower(): v for k, v in sent.items()} for _, _, sent in server.asked]
     assert headers
@@ -127,7 +127,7 @@ def test_a_server_that_names_a_pause_is_left_alone_by_all_threads(server, monkey
     server.refusals = [(status, {"Retry_After": "1"})]
     hrefs = [f"{server.url}/A/{band}.tif" for band in ("B02", "B03", "B04")]
     with BlockReader() as reader:
-        results = reader.read({href: [WINDOW] for href in hrefs})
+        results = dict(reader.read({href: [WINDOW] for href in hrefs}))
     assert not any(isinstance(got, Failure) for found in results.values() for got in found)
     times = sorted(when for when, _, _ in server.asked)
     # three headers are asked for at once; whatever follows the refusal waits for its second

@@ -37,8 +37,8 @@ def hrefs(tmp_path_factory):
 def test_windows_are_exact_anywhere(hrefs, name, column, row, size):
     column, row = min(column, (3000 - size) // 20), min(row, (3000 - size) // 20)
     place = Place(32632, LEFT + 20.0 * column, TOP - 20.0 * row, size)
-    with READERS[name](threads=1) as reader:
-        (got,) = fetch(reader, [Wish(place, hrefs, tuple(PARTS), 0)])
+    with READERS[name]() as reader:
+        ((_, got),) = fetch(reader, [Wish(place, hrefs, tuple(PARTS), 0)])
     folder = hrefs["B02"].rsplit("/", 2)[0]
     for part, values in got.arrays.items():
         raw = read_by_hand(folder, "A", part, place.origin_x, place.origin_y, size_m=size)
@@ -60,20 +60,20 @@ def test_windows_are_exact_anywhere(hrefs, name, column, row, size):
 def test_places_that_do_not_fit_are_told(hrefs, change, message, name):
     place = Place(**{"epsg": 32632, "origin_x": LEFT + 20.0, "origin_y": TOP - 20.0, "size_m": 640, **change})
     with READERS[name]() as reader:
-        (got,) = fetch(reader, [Wish(place, hrefs, ("dn10",), 0)])
+        ((_, got),) = fetch(reader, [Wish(place, hrefs, ("dn10",), 0)])
     assert isinstance(got, Failure) and message in got.message and "B02.tif" in got.message
 
 
 def test_files_are_kept_open_up_to_a_limit(hrefs, monkeypatch):
     wish = Wish(Place(32632, LEFT + 20.0, TOP - 20.0, 640), hrefs, ("dn10",), 0)
     with RasterioReader() as reader:
-        fetch(reader, [wish, wish])
-        fetch(reader, [wish])
+        list(fetch(reader, [wish, wish]))
+        list(fetch(reader, [wish]))
         assert reader.n_opened == 4
     monkeypatch.setattr(rasterio_reader, "MAX_OPEN_FILES", 2)
-    with RasterioReader(threads=1) as reader:
-        fetch(reader, [wish])
-        fetch(reader, [wish])
+    with RasterioReader() as reader:
+        list(fetch(reader, [wish]))
+        list(fetch(reader, [wish]))
         assert reader.n_opened == 6
 
 
@@ -83,8 +83,10 @@ def test_every_reader_gives_the_same_patches(hrefs, name):
     """Inside, at the edge where the 60 m window reaches beyond the file, and an offset removed."""
     places = [(LEFT + 420.0, TOP - 380.0), (LEFT + 2360.0, TOP - 2360.0)]
     wishes = [Wish(Place(32632, x, y, 640), hrefs, tuple(PARTS), 1000) for x, y in places]
-    with READERS[name](threads=2) as reader, RasterioReader() as reference:
-        for got, expected in zip(fetch(reader, wishes), fetch(reference, wishes), strict=True):
+    with READERS[name](cores=2) as reader, RasterioReader() as reference:
+        both = dict(fetch(reader, wishes)), dict(fetch(reference, wishes))
+        assert set(both[0]) == set(both[1]) == {0, 1}
+        for got, expected in ((both[0][i], both[1][i]) for i in range(2)):
             assert got.origin60 == expected.origin60
             for part in PARTS:
                 assert got.arrays[part].dtype == expected.arrays[part].dtype
@@ -101,7 +103,8 @@ def test_one_damaged_block_costs_only_its_windows(hrefs, tmp_path, name):
     good = Wish(Place(32632, LEFT + 20.0, TOP - 20.0, 640), {**hrefs, "B02": str(path)}, ("dn10",), 0)
     bad = Wish(Place(32632, LEFT + 2360.0, TOP - 2360.0, 640), good.hrefs, ("dn10",), 0)
     with READERS[name]() as reader:
-        first, failed, last = fetch(reader, [good, bad, good])
+        results = dict(fetch(reader, [good, bad, good]))
+    first, failed, last = (results[i] for i in range(3))
     assert isinstance(failed, Failure) and not isinstance(first, Failure) and not isinstance(last, Failure)
     np.testing.assert_array_equal(first.arrays["dn10"], last.arrays["dn10"])
 

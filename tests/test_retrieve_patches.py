@@ -455,7 +455,7 @@ def test_killed_while_the_choice_changes_ends_in_the_same_store(make_world):
 def test_full_disk_is_one_clear_message(make_world, monkeypatch):
     world = make_world(points=(CENTER,))
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store, "write_shard", full)

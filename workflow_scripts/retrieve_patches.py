@@ -42,9 +42,6 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """Raised by hand when the meaning of what is stored changes: every patch is then fetched again."""
 
-THREADS_PER_CORE = 4
-"""Readers wait for the network more than they compute."""
-
 
 def retrieved_table(slots: Sequence[Slot]) -> pd.DataFrame:
     """Put the outcome of each slot into the table `retrieved`."""
@@ -145,7 +142,9 @@ def read_previous(path: Path) -> pd.DataFrame | None:
         return None
 
 
-def publish(path: Path, shard: int, arrays: Mapping[str, np.ndarray], *, is_changed: bool) -> None:
+def publish(
+    path: Path, shard: int, arrays: Mapping[str, np.ndarray], *, is_changed: bool, threads: int
+) -> None:
     """Write the shard's objects, or mark them as current where nothing changed.
 
     Raises
@@ -155,7 +154,7 @@ def publish(path: Path, shard: int, arrays: Mapping[str, np.ndarray], *, is_chan
     """
     try:
         if is_changed:
-            store.write_shard(path, shard, arrays)
+            store.write_shard(path, shard, arrays, threads=threads)
             return
         for name in store.shard_objects(shard):
             os.utime(path / name)
@@ -206,9 +205,7 @@ def main(job: SimpleNamespace) -> None:
     with ExitStack() as stack:
         readers = {
             name: stack.enter_context(
-                READERS[job.params.reader](
-                    threads=THREADS_PER_CORE * int(job.threads), access=network.Access.of(entry)
-                )
+                READERS[job.params.reader](cores=int(job.threads), access=network.Access.of(entry))
             )
             for name, entry in catalogs.items()
         }
@@ -219,7 +216,7 @@ def main(job: SimpleNamespace) -> None:
     check_service(slots, shard)
     table = retrieved_table(slots)
     is_changed = fill_small_arrays(table, slots, arrays) or not all(readable.values())
-    publish(path, shard, arrays, is_changed=is_changed)
+    publish(path, shard, arrays, is_changed=is_changed, threads=int(job.threads))
     try:
         tables.write_table(table, job.output.retrieved, "retrieved")
     except OSError as error:

@@ -268,8 +268,9 @@ def reread(
     wishes = [_wish(row, size_m) for row in sample.itertuples()]
     dataset = store.open_store(path)
     with READERS["rasterio"](access=access) as reader:
-        results = fetch(reader, wishes)
-    for row, got in zip(sample.itertuples(), results, strict=True):
+        results = dict(fetch(reader, wishes))
+    for i, row in enumerate(sample.itertuples()):
+        got = results[i]
         about = f"{row.location_id}, {row.season}, item {row.item_id}"
         if isinstance(got, Failure):
             yield "unreadable", f"{about}: {got.message}"

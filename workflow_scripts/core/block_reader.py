@@ -1,19 +1,22 @@
 """The reader `windows`: each block of a file is asked for once, many at a time, and decoded here.
 
 A file's header is read once. The blocks that a batch of windows needs are fetched in file order,
-neighbors by one request. Many threads wait for answers, a few decode what has come, so that a slow
-server is always asked for as much as it may be; a block serves all windows that touch it. Files of a kind that `core/tiff.py` does not know go to GDAL.
+neighbors by one request. Many threads wait for answers, so that a slow server is always asked for as
+much as it may be; as many as there are cores decode what has come. A block serves all windows that
+touch it, and a file is handed over when its windows are filled, while others are on their way.
+Files of a kind that `core/tiff.py` does not know go to GDAL.
 """
 
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from queue import LifoQueue
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -33,6 +36,8 @@ MAX_KEPT_BYTES = 128 << 20
 """Blocks as they came that are kept for later batches, which ask for few of them again."""
 _NOWHERE = -(1 << 62)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -44,13 +49,28 @@ class _Task:
     values: np.ndarray
 
 
+@dataclass
+class _File:
+    """A file of which windows are wanted."""
+
+    href: str
+    tiff: Tiff
+    results: list[Pixels | Failure]
+    tasks: dict[int, list[_Task]]
+    """Block → the windows that touch it."""
+    jobs: "list[Future[list[int]]]" = field(default_factory=list)
+    """Requests on their way; each gives the blocks that made trouble."""
+
+
 class BlockReader:
     """Reads windows block by block; see the module's docstring."""
 
-    def __init__(self, *, threads: int = 4, access: network.Access = network.OPEN) -> None:
-        self._threads = threads
+    def __init__(self, *, cores: int = 1, access: network.Access = network.OPEN) -> None:
         self._ranges = Ranges(access=access)
-        self._gdal = RasterioReader(threads=threads, access=access)
+        self._gdal = RasterioReader(cores=cores, access=access)
+        self._buffers: LifoQueue[np.ndarray] = LifoQueue()
+        for _ in range(cores):
+            self._buffers.put(np.empty(0, np.uint8))
         self._headers: dict[str, Tiff | UnsupportedError] = {}
         self._kept = _KeptBlocks()
         self._n_read = 0
@@ -78,40 +98,38 @@ class BlockReader:
         """Close all files."""
         self._gdal.__exit__(kind, error, trace)
 
-    def read(self, wanted: Mapping[str, Sequence[Window]]) -> dict[str, list[Pixels | Failure]]:
-        """Read the windows of each file; results in the same order."""
-        results: dict[str, list[Pixels | Failure]] = {}
-        with ThreadPoolExecutor(MAX_REQUESTS) as waiting, ThreadPoolExecutor(self._threads) as decoding:
-            headers = dict(zip(wanted, waiting.map(self._open, wanted), strict=True))
-            # what has come and is not decoded yet lies in memory: asking stops while there is much of it
-            room = threading.BoundedSemaphore(MAX_REQUESTS + 2 * self._threads)
-            jobs = []
-            for href, windows in wanted.items():
-                header = headers[href]
+    def read(self, wanted: Mapping[str, Sequence[Window]]) -> Iterator[tuple[str, list[Pixels | Failure]]]:
+        """Read the windows of each file; files in their order, those that made trouble last."""
+        by_gdal: dict[str, Sequence[Window]] = {}
+        asked: list[_File] = []
+        pool = ThreadPoolExecutor(MAX_REQUESTS)
+        try:
+            for href, header in zip(wanted, pool.map(self._open, wanted), strict=True):
                 if isinstance(header, Failure):
-                    results[href] = [header] * len(windows)
-                elif isinstance(header, Tiff):
-                    results[href], tasks = _plan(href, windows, header)
-                    for blocks in _requests(header, _blocks_of(header, tasks), partial(self._kept.has, href)):
-                        room.acquire()
-                        job = waiting.submit(self._ask, href, header, blocks, tasks, decoding, room)
-                        jobs.append((href, tasks, job))
-            left = [(href, tasks, job.result().result()) for href, tasks, job in jobs]
-            again = [
-                (href, tasks, waiting.submit(self._fill, href, blocks, tasks))
-                for href, tasks, blocks in left
-                if blocks
-            ]
-            for href, tasks, job in again:
+                    yield href, [header] * len(wanted[href])
+                elif isinstance(header, UnsupportedError):
+                    by_gdal[href] = wanted[href]
+                else:
+                    file = _plan(href, wanted[href], header)
+                    file.jobs = [
+                        pool.submit(self._ask, file, blocks)
+                        for blocks in _requests(header, file.tasks, partial(self._kept.has, href))
+                    ]
+                    asked.append(file)
+            again = []
+            for file in _taken(asked):
+                if left := [block for job in _taken(file.jobs) for block in job.result()]:
+                    again.append((file, pool.submit(self._fill, file, left)))
+                else:
+                    yield file.href, file.results
+            for file, job in again:
                 for block, failure in job.result().items():
-                    for task in tasks:
-                        if block in headers[href].blocks(task.cut.rows, task.cut.columns):
-                            results[href][task.index] = failure
-        left = {
-            href: wanted[href] for href, header in headers.items() if isinstance(header, UnsupportedError)
-        }
-        results |= self._gdal.read(left) if left else {}
-        return {href: results[href] for href in wanted}
+                    for task in file.tasks[block]:
+                        file.results[task.index] = failure
+                yield file.href, file.results
+        finally:
+            pool.shutdown(cancel_futures=True)
+        yield from self._gdal.read(by_gdal)
 
     def _open(self, href: str) -> Tiff | Failure | UnsupportedError:
         try:
@@ -130,63 +148,48 @@ class BlockReader:
             self._headers[href] = header
         return header
 
-    def _ask(
-        self,
-        href: str,
-        tiff: Tiff,
-        blocks: Sequence[int],
-        tasks: Sequence[_Task],
-        decoding: ThreadPoolExecutor,
-        room: threading.BoundedSemaphore,
-    ) -> "Future[list[int]]":
-        """Fetch blocks once and have them decoded; the future gives those with which something went wrong."""
+    def _ask(self, file: "_File", blocks: Sequence[int]) -> list[int]:
+        """Fetch blocks once and decode them into the windows; give those with which something went wrong."""
         try:
-            pieces = self._fetch(href, tiff, blocks)
+            pieces = self._fetch(file.href, file.tiff, blocks)
         except (RuntimeError, UnsupportedError) as error:
             logger.debug("%s", error)
-            room.release()
-            done: Future[list[int]] = Future()
-            done.set_result(list(blocks))
-            return done
-        return decoding.submit(self._decode, href, tiff, pieces, tasks, room)
-
-    def _decode(
-        self,
-        href: str,
-        tiff: Tiff,
-        pieces: Iterable[tuple[int, bytes | memoryview | None]],
-        tasks: Sequence[_Task],
-        room: threading.BoundedSemaphore,
-    ) -> list[int]:
-        """Decode blocks into the windows that they touch; give the damaged ones."""
+            return list(blocks)
         damaged = []
-        try:
-            for block, data in pieces:
-                try:
-                    _scatter(tiff, block, data, tasks)
-                except DamagedError:
-                    self._kept.drop(href, block)
-                    damaged.append(block)
-        finally:
-            room.release()
+        for block, data in pieces:
+            try:
+                self._decode(file, block, data)
+            except DamagedError:
+                damaged.append(block)
         return damaged
 
-    def _fill(self, href: str, blocks: Sequence[int], tasks: Sequence[_Task]) -> dict[int, Failure]:
+    def _decode(self, file: "_File", block: int, data: bytes | memoryview | None) -> None:
+        """Decode a block into the windows that it touches, in one of the few buffers there are for it."""
+        buffer = self._buffers.get()
+        try:
+            _scatter(file.tiff, block, data, file.tasks[block], buffer)
+        except DamagedError:
+            self._kept.drop(file.href, block)
+            raise
+        finally:
+            self._buffers.put(buffer)
+
+    def _fill(self, file: "_File", blocks: Sequence[int]) -> dict[int, Failure]:
         """Fetch blocks that made trouble with patience, decode them; give what failed."""
-        left = list(blocks)
+        href, left = file.href, list(blocks)
 
         def proceed() -> None:
             tiff = self._header(href)
             if not isinstance(tiff, Tiff):
                 raise RuntimeError(f"{network.file_name(href)}: {tiff}")
+            file.tiff = tiff
             message = ""
             for run in _requests(tiff, left, partial(self._kept.has, href)):
                 for block, data in self._fetch(href, tiff, run):
                     try:
-                        _scatter(tiff, block, data, tasks)
+                        self._decode(file, block, data)
                     except DamagedError as error:
                         message = f"{network.file_name(href)}: {error}"
-                        self._kept.drop(href, block)
                     else:
                         left.remove(block)
             if not message:
@@ -255,10 +258,17 @@ class _KeptBlocks:
             self._n_bytes -= len(self._blocks.pop((href, block), b""))
 
 
-def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> tuple[list[Pixels | Failure], list[_Task]]:
+def _taken(entries: list[T]) -> Iterator[T]:
+    """Give the entries of a list in order and forget each, so that its memory is free once it is used."""
+    entries.reverse()
+    while entries:
+        yield entries.pop()
+
+
+def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> "_File":
     """Lay out the arrays of a file's windows; those that do not fit fail."""
     results: list[Pixels | Failure] = []
-    tasks = []
+    tasks: dict[int, list[_Task]] = {}
     for index, window in enumerate(windows):
         try:
             cut = locate(window, tiff.raster)
@@ -268,12 +278,9 @@ def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> tuple[list[Pixels
         is_inside = cut.rows[1] - cut.rows[0] == cut.columns[1] - cut.columns[0] == cut.n
         values = (np.empty if is_inside else np.zeros)((cut.n, cut.n), window.dtype)
         results.append(Pixels(values, cut.x, cut.y))
-        tasks.append(_Task(index, cut, values))
-    return results, tasks
-
-
-def _blocks_of(tiff: Tiff, tasks: Iterable[_Task]) -> set[int]:
-    return {block for task in tasks for block in tiff.blocks(task.cut.rows, task.cut.columns)}
+        for block in tiff.blocks(cut.rows, cut.columns):
+            tasks.setdefault(block, []).append(_Task(index, cut, values))
+    return _File(href, tiff, results, tasks)
 
 
 def _requests(tiff: Tiff, blocks: Iterable[int], is_kept: Callable[[int], bool]) -> list[list[int]]:
@@ -292,22 +299,23 @@ def _requests(tiff: Tiff, blocks: Iterable[int], is_kept: Callable[[int], bool])
     return groups
 
 
-def _scatter(tiff: Tiff, block: int, data: bytes | memoryview | None, tasks: Iterable[_Task]) -> None:
+def _scatter(
+    tiff: Tiff, block: int, data: bytes | memoryview | None, tasks: Sequence[_Task], buffer: np.ndarray
+) -> None:
     """Decode what the windows need of a block, and copy it into each."""
     row, column = tiff.corner(block)
     shares = []
     for task in tasks:
         rows = max(task.cut.rows[0], row), min(task.cut.rows[1], row + tiff.block_height)
         columns = max(task.cut.columns[0], column), min(task.cut.columns[1], column + tiff.block_width)
-        if rows[0] < rows[1] and columns[0] < columns[1]:
-            shares.append((task, rows, columns))
+        shares.append((task, rows, columns))
     if data is None:
         for task, rows, columns in shares:
             task.values[task.cut.destination(rows, columns)] = tiff.fill
         return
     first, last = min(rows[0] for _, rows, _ in shares), max(rows[1] for _, rows, _ in shares)
     end = max(columns[1] for _, _, columns in shares)
-    values = decode_block(tiff, data, rows=(first - row, last - row), last_column=end - column)
+    values = decode_block(tiff, data, rows=(first - row, last - row), last_column=end - column, buffer=buffer)
     for task, rows, columns in shares:
         part = values[rows[0] - first : rows[1] - first, columns[0] - column : columns[1] - column]
         task.values[task.cut.destination(rows, columns)] = part

@@ -4,7 +4,7 @@ They serve as oracles in tests and as peers; each window is one cube of one band
 grid, so that no pixel is resampled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ import numpy as np
 from rasterio.errors import RasterioError
 
 from workflow_scripts.core import network
-from workflow_scripts.core.rasterio_reader import raster_of
+from workflow_scripts.core.rasterio_reader import THREADS_PER_CORE, raster_of
 from workflow_scripts.core.windows import Failure, Pixels, Raster, Window, locate
 
 _BAND = "band"
@@ -22,8 +22,8 @@ _BAND = "band"
 class CubeReader:
     """What both have in common: headers by GDAL, one load per window."""
 
-    def __init__(self, *, threads: int = 4, access: network.Access = network.OPEN) -> None:
-        self._threads = threads
+    def __init__(self, *, cores: int = 1, access: network.Access = network.OPEN) -> None:
+        self._threads = THREADS_PER_CORE * cores
         self._access = access
         self._rasters: dict[str, Raster] = {}
         self.n_opened = 0
@@ -35,10 +35,10 @@ class CubeReader:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End; nothing is kept open."""
 
-    def read(self, wanted: Mapping[str, Sequence[Window]]) -> dict[str, list[Pixels | Failure]]:
-        """Read the windows of each file; results in the same order."""
+    def read(self, wanted: Mapping[str, Sequence[Window]]) -> Iterator[tuple[str, list[Pixels | Failure]]]:
+        """Read the windows of each file; files in their order."""
         with ThreadPoolExecutor(self._threads) as pool:
-            return dict(zip(wanted, pool.map(self._read_file, wanted, wanted.values()), strict=True))
+            yield from zip(wanted, pool.map(self._read_file, wanted, wanted.values()), strict=True)
 
     def _read_file(self, href: str, windows: Sequence[Window]) -> list[Pixels | Failure]:
         return [self._read_window(href, window) for window in windows]

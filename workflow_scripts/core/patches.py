@@ -4,7 +4,7 @@ A reader gets a batch of windows per file and opens each file once. `rasterio` i
 another reader is another entry of `READERS`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -58,37 +58,35 @@ class Fetched:
     """Upper left corner of `dn60`; NaN if that part was not wanted."""
 
 
-def fetch(reader: Reader, wishes: Sequence[Wish]) -> list[Fetched | Failure]:
+def fetch(reader: Reader, wishes: Sequence[Wish]) -> Iterator[tuple[int, Fetched | Failure]]:
     """Read parts of many patches, each file opened once.
 
     Returns
     -------
-    one entry per wish; a `Failure` if any of its windows could not be read
+    index of each wish with its pixels as soon as they are there; a `Failure` if any of its windows
+    could not be read
     """
     wanted: dict[str, list[Window]] = {}
-    where: dict[tuple[int, str], tuple[str, int]] = {}
-    results: list[Fetched | Failure | None] = [None] * len(wishes)
+    users: dict[str, list[tuple[int, str]]] = {}
+    n_left: dict[int, int] = {}
     for i, wish in enumerate(wishes):
         names = [band for part in wish.parts for band in PARTS[part]]
         absent = [band for band in names if band not in wish.hrefs]
         if absent:
-            results[i] = Failure(f"the item has no asset for {', '.join(absent)}")
+            yield i, Failure(f"the item has no asset for {', '.join(absent)}")
             continue
         for band in names:
             resolution, dtype = (20, "uint8") if band == "SCL" else (bands.RESOLUTION_M[band], "uint16")
-            windows = wanted.setdefault(wish.hrefs[band], [])
-            where[i, band] = wish.hrefs[band], len(windows)
-            windows.append(Window(wish.place, resolution, dtype))
-    pixels = reader.read(wanted)
-    for i, wish in enumerate(wishes):
-        if results[i] is None:
-            got = {
-                band: pixels[where[i, band][0]][where[i, band][1]]
-                for part in wish.parts
-                for band in PARTS[part]
-            }
-            results[i] = _assemble(wish, got)
-    return results
+            wanted.setdefault(wish.hrefs[band], []).append(Window(wish.place, resolution, dtype))
+            users.setdefault(wish.hrefs[band], []).append((i, band))
+        n_left[i] = len(names)
+    pixels: dict[int, dict[str, Pixels | Failure]] = {i: {} for i in n_left}
+    for href, results in reader.read(wanted):
+        for (i, band), result in zip(users[href], results, strict=True):
+            pixels[i][band] = result
+            n_left[i] -= 1
+            if not n_left[i]:
+                yield i, _assemble(wishes[i], pixels.pop(i))
 
 
 def _assemble(wish: Wish, got: Mapping[str, Pixels | Failure]) -> Fetched | Failure:
@@ -123,12 +121,14 @@ def valid_fraction(
     center are not 0. Pixels of the 60 m window outside the patch do not count.
     """
     n = grid.n_pixels(place.size_m, 20)
-    valid = (arrays["dn20"] != 0).all(axis=0)
-    valid &= (arrays["dn10"] != 0).all(axis=0).reshape(n, 2, n, 2).all(axis=(1, 3))
-    centers = 20 * np.arange(n) + 10
-    columns = ((place.origin_x + centers - origin60[0]) // 60).astype(int)
-    rows = ((origin60[1] - place.origin_y + centers) // 60).astype(int)
-    valid &= (arrays["dn60"] != 0).all(axis=0)[np.ix_(rows, columns)]
+    valid = np.ones((n, n), bool)
+    if not all(arrays[part].min() for part in ("dn10", "dn20", "dn60")):  # holes are rare
+        valid &= (arrays["dn20"] != 0).all(axis=0)
+        valid &= (arrays["dn10"] != 0).all(axis=0).reshape(n, 2, n, 2).all(axis=(1, 3))
+        centers = 20 * np.arange(n) + 10
+        columns = ((place.origin_x + centers - origin60[0]) // 60).astype(int)
+        rows = ((origin60[1] - place.origin_y + centers) // 60).astype(int)
+        valid &= (arrays["dn60"] != 0).all(axis=0)[np.ix_(rows, columns)]
     if has_scl:
         valid &= ~_IS_HOLE[arrays["scl"]]
     return float(valid.mean())

@@ -5,6 +5,7 @@ by a library that keeps tokens until shortly before they end. A server that says
 be left alone (`Retry-After`) is left alone by all threads.
 """
 
+import http.client
 import io
 import os
 import re
@@ -12,22 +13,21 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-import certifi
 import obstore
 import requests
-import urllib3
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
-from requests.utils import get_environ_proxies, select_proxy
 
 from workflow_scripts.core import network
+from workflow_scripts.core.connections import CONNECT_TIMEOUT_S, Server
 from workflow_scripts.core.tiff import UnsupportedError
 
 MAX_REQUESTS = 64
-"""Requests in flight at most, to one host: with answers after 50 ms, 1,280 a second."""
-CONNECT_TIMEOUT_S = 20
+"""Requests in flight at most, of one reader: with answers after 50 ms, 1,280 a second."""
+MAX_REDIRECTIONS = 3
+_REDIRECTIONS = (301, 302, 303, 307, 308)
 _HTTP = ("http", "https")
 
 T = TypeVar("T")
@@ -87,17 +87,21 @@ class Ranges:
         except requests.RequestException as error:
             name = network.file_name(href)
             raise network.TransientError(f"no token for {name}: {type(error).__name__}") from None
-        host = self._host(url)
         try:
-            with host.slots:
+            for _ in range(1 + MAX_REDIRECTIONS):
+                host = self._host(url)
                 host.wait()
-                answer = host.pool.request("GET", url, headers={"Range": f"bytes={first}-{last - 1}"})
-        except urllib3.exceptions.HTTPError as error:
-            # its text holds the signed address
-            reason = getattr(error, "reason", None) or error
-            raise network.TransientError(f"{network.file_name(href)}: {type(reason).__name__}") from None
+                answer = host.server.get(url, first, last)
+                if answer.status not in _REDIRECTIONS or "Location" not in answer.headers:
+                    break
+                url = urljoin(url, answer.headers["Location"])
+        except (OSError, http.client.HTTPException) as error:
+            # its text may hold the signed address
+            raise network.TransientError(f"{network.file_name(href)}: {type(error).__name__}") from None
+        except ValueError as error:
+            raise RuntimeError(f"{network.file_name(href)}: {error}") from None
         if answer.status == 206:
-            return answer.data, int(answer.headers.get("Content-Range", "/0").rpartition("/")[2])
+            return answer.content, int(answer.headers.get("Content-Range", "/0").rpartition("/")[2])
         if answer.status == 416:
             return b"", 0
         message = f"{network.file_name(href)}: HTTP {answer.status}"
@@ -149,19 +153,10 @@ class Ranges:
 
 
 class _Host:
-    """A server: connections that are kept, the bound on requests in flight, and its wish to rest."""
+    """A server, and its wish to rest."""
 
     def __init__(self, url: str) -> None:
-        options = {
-            "maxsize": MAX_REQUESTS,
-            "block": True,
-            "retries": urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3),
-            "timeout": urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=network.TIMEOUT_S),
-            "ca_certs": os.environ.get("SSL_CERT_FILE") or certifi.where(),
-        }
-        proxy = select_proxy(url, get_environ_proxies(url))
-        self.pool = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-        self.slots = threading.BoundedSemaphore(MAX_REQUESTS)
+        self.server = Server(url, timeout_s=network.TIMEOUT_S)
         self._rests_until = 0.0
 
     def rest(self, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """The reader `rasterio`: windows by GDAL, the reference that any other reader must equal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,8 @@ from rasterio.windows import Window as PixelWindow
 from workflow_scripts.core import network
 from workflow_scripts.core.windows import Failure, Pixels, Raster, Window, locate
 
+THREADS_PER_CORE = 4
+"""Threads wait for the network more than they compute."""
 MAX_OPEN_FILES = 256
 """Files a job keeps open; usual limits allow a process 1,024."""
 
@@ -20,8 +22,8 @@ MAX_OPEN_FILES = 256
 class RasterioReader:
     """Reads by GDAL: a thread per file, files kept open for the windows that come later."""
 
-    def __init__(self, *, threads: int = 4, access: network.Access = network.OPEN) -> None:
-        self._threads = threads
+    def __init__(self, *, cores: int = 1, access: network.Access = network.OPEN) -> None:
+        self._threads = THREADS_PER_CORE * cores
         self._access = access
         self._open: dict[str, rasterio.DatasetReader] = {}
         self.n_opened = 0
@@ -35,10 +37,10 @@ class RasterioReader:
         while self._open:
             self._open.popitem()[1].close()
 
-    def read(self, wanted: Mapping[str, Sequence[Window]]) -> dict[str, list[Pixels | Failure]]:
-        """Read the windows of each file; results in the same order."""
+    def read(self, wanted: Mapping[str, Sequence[Window]]) -> Iterator[tuple[str, list[Pixels | Failure]]]:
+        """Read the windows of each file; files in their order."""
         with ThreadPoolExecutor(self._threads) as pool:
-            return dict(zip(wanted, pool.map(self._read_file, wanted, wanted.values()), strict=True))
+            yield from zip(wanted, pool.map(self._read_file, wanted, wanted.values()), strict=True)
 
     def _read_file(self, href: str, windows: Sequence[Window]) -> list[Pixels | Failure]:
         results: list[Pixels | Failure] = []

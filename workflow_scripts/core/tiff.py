@@ -10,7 +10,6 @@ TIFF 6.0 and its technical note 3 on deflate; BigTIFF; OGC GeoTIFF 1.1 (19-008r4
 """
 
 import struct
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -49,7 +48,6 @@ _UNCOMPRESSED, _DEFLATE = 1, (8, 32946)
 _RASTER_TYPE_KEY, _PROJECTED_CRS_KEY = 1025, 3072
 _USER_DEFINED = 32767
 _MAX_TAG_BYTES = 1 << 26
-_THREAD = threading.local()
 
 
 class UnsupportedError(ValueError):
@@ -214,16 +212,8 @@ def _epsg(keys: Sequence) -> int:
     return epsg
 
 
-def _scratch(n_bytes: int) -> np.ndarray:
-    """Give the thread's buffer: memory that is new for every block must be faulted in each time."""
-    buffer = getattr(_THREAD, "buffer", None)
-    if buffer is None or len(buffer) < n_bytes:
-        buffer = _THREAD.buffer = np.empty(n_bytes, np.uint8)
-    return buffer[:n_bytes]
-
-
 def decode_block(
-    tiff: Tiff, data: bytes | memoryview, *, rows: tuple[int, int], last_column: int
+    tiff: Tiff, data: bytes | memoryview, *, rows: tuple[int, int], last_column: int, buffer: np.ndarray
 ) -> np.ndarray:
     """Decode some rows of a block.
 
@@ -233,10 +223,11 @@ def decode_block(
     data : the block's bytes
     rows : first row within the block, and the one after the last
     last_column : columns wanted, from the block's first
+    buffer : bytes to decode into, of any number; made larger where a block needs more
 
     Returns
     -------
-    array (rows, columns) of the file's type; valid until the thread decodes its next block
+    array (rows, columns) of the file's type; valid until the buffer is used again
 
     Raises
     ------
@@ -245,11 +236,13 @@ def decode_block(
     """
     dtype = np.dtype(tiff.raster.dtype)
     n_bytes = tiff.block_height * tiff.block_width * dtype.itemsize
+    if len(buffer) < n_bytes:
+        buffer.resize(n_bytes, refcheck=False)
     if tiff.compression == _UNCOMPRESSED:
         decoded = np.frombuffer(data, np.uint8)
     else:
         try:
-            decoded = imagecodecs.deflate_decode(data, out=_scratch(n_bytes))
+            decoded = imagecodecs.deflate_decode(data, out=buffer[:n_bytes])
         except imagecodecs.DeflateError as error:
             raise DamagedError(f"a block cannot be decoded ({error})") from None
     if len(decoded) != n_bytes:

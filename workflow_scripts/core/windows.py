@@ -4,7 +4,7 @@ What every reader shares: what is asked for, what comes back, and the checks tha
 the catalog says it is. No pixel is resampled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -72,8 +72,8 @@ class Reader(Protocol):
     def __exit__(self, *error: object) -> None:
         """Close all files."""
 
-    def read(self, wanted: Mapping[str, Sequence[Window]]) -> dict[str, list[Pixels | Failure]]:
-        """Read the windows of each file (address → windows); results in the same order."""
+    def read(self, wanted: Mapping[str, Sequence[Window]]) -> Iterator[tuple[str, list[Pixels | Failure]]]:
+        """Read windows (address → windows); each file's, in the same order, as soon as they are there."""
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,13 @@ def clear(slot: Slot, arrays: Mapping[str, np.ndarray]) -> None:
 def _fetch(
     readers: Mapping[str, Reader], waiting: Sequence[tuple[Slot, Wish]]
 ) -> Iterator[tuple[Slot, Wish, Fetched | Failure]]:
-    """Read what slots wait for, each from the catalog of its candidate."""
+    """Read what slots wait for, each from the catalog of its candidate, and give it as it comes."""
     # who takes an answer may go on to the next candidate, of another catalog
     catalogs = [slot.candidate["catalog"] for slot, _ in waiting]
     for catalog, reader in readers.items():
         mine = [pair for pair, name in zip(waiting, catalogs, strict=True) if name == catalog]
-        for (slot, wish), got in zip(mine, fetch(reader, [wish for _, wish in mine]), strict=True):
-            yield slot, wish, got
+        for i, got in fetch(reader, [wish for _, wish in mine]):
+            yield *mine[i], got
 
 
 def screen(
@@ -188,7 +188,8 @@ def take_pixels(
         if outcome != "ok":
             slot.reject(outcome, cloud, valid)
             continue
-        clear(slot, arrays)
+        if not has_scl:
+            clear(slot, arrays)
         _scatter(slot, Fetched(parts, got.origin60), arrays)
         slot.note("ok", cloud, valid)
         here = slot.row, slot.column

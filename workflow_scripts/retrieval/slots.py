@@ -118,7 +118,9 @@ def make_slots(
     """
     tried = scenes[scenes["rank"] >= 0].assign(is_failover=scenes["reason"] == "failover")
     tried = tried.sort_values(["location", "season", "rank", "is_failover"])
-    candidates = {key: group.to_dict("records") for key, group in tried.groupby(["location_id", "season"])}
+    candidates: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in tried.to_dict("records"):
+        candidates.setdefault((record["location_id"], record["season"]), []).append(record)
     silent = scenes[scenes["reason"].isin(SILENCES)]
     silence = dict(
         zip(zip(silent["location_id"], silent["season"], strict=True), silent["reason"], strict=True)
