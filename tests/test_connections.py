@@ -156,7 +156,7 @@ def test_plain_requests_go_through_the_proxy_of_the_environment(start, monkeypat
     assert ranges.Ranges().read("http://somewhere.invalid:81/a/file?x=1", 5, 9) == CONTENT[5:9]
     assert proxy.asked[0][1] == "http://somewhere.invalid:81/a/file?x=1"
     monkeypatch.setenv("http_proxy", "socks5://localhost:1")
-    with pytest.raises(RuntimeError, match="kind socks5://.*only http:// proxies"):
+    with pytest.raises(RuntimeError, match=r"kind socks5://.*only http:// proxies"):
         ranges.Ranges().read("http://somewhere.invalid/file", 5, 9)
 
 

@@ -2,8 +2,9 @@
 
 A file's header is read once. The blocks that a batch of windows needs are fetched in file order,
 neighbors by one request. Many threads wait for answers, so that a slow server is always asked for as
-much as it may be; as many as there are cores decode what has come. A block serves all windows that
-touch it, and a file is handed over when its windows are filled, while others are on their way.
+much as it may be; as many as there are cores decode what has come, and no thread asks for more while
+much is left to decode. A block serves all windows that touch it, and a file is handed over when its
+windows are filled, while others are on their way.
 Files of a kind that `core/tiff.py` does not know go to GDAL.
 """
 
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from queue import LifoQueue
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -58,7 +58,7 @@ class _File:
     results: list[Pixels | Failure]
     tasks: dict[int, list[_Task]]
     """Block → the windows that touch it."""
-    jobs: "list[Future[list[int]]]" = field(default_factory=list)
+    jobs: "list[Future[Future[list[int]]]]" = field(default_factory=list)
     """Requests on their way; each gives the blocks that made trouble."""
 
 
@@ -68,9 +68,8 @@ class BlockReader:
     def __init__(self, *, cores: int = 1, access: network.Access = network.OPEN) -> None:
         self._ranges = Ranges(access=access)
         self._gdal = RasterioReader(cores=cores, access=access)
-        self._buffers: LifoQueue[np.ndarray] = LifoQueue()
-        for _ in range(cores):
-            self._buffers.put(np.empty(0, np.uint8))
+        self._cores = cores
+        self._of_thread = threading.local()
         self._headers: dict[str, Tiff | UnsupportedError] = {}
         self._kept = _KeptBlocks()
         self._n_read = 0
@@ -102,7 +101,8 @@ class BlockReader:
         """Read the windows of each file; files in their order, those that made trouble last."""
         by_gdal: dict[str, Sequence[Window]] = {}
         asked: list[_File] = []
-        pool = ThreadPoolExecutor(MAX_REQUESTS)
+        pool, decoding = ThreadPoolExecutor(MAX_REQUESTS), ThreadPoolExecutor(self._cores)
+        room = threading.BoundedSemaphore(MAX_REQUESTS + 2 * self._cores)
         try:
             for href, header in zip(wanted, pool.map(self._open, wanted), strict=True):
                 if isinstance(header, Failure):
@@ -112,13 +112,13 @@ class BlockReader:
                 else:
                     file = _plan(href, wanted[href], header)
                     file.jobs = [
-                        pool.submit(self._ask, file, blocks)
+                        pool.submit(self._ask, file, blocks, decoding, room)
                         for blocks in _requests(header, file.tasks, partial(self._kept.has, href))
                     ]
                     asked.append(file)
             again = []
             for file in _taken(asked):
-                if left := [block for job in _taken(file.jobs) for block in job.result()]:
+                if left := [block for job in _taken(file.jobs) for block in job.result().result()]:
                     again.append((file, pool.submit(self._fill, file, left)))
                 else:
                     yield file.href, file.results
@@ -129,6 +129,7 @@ class BlockReader:
                 yield file.href, file.results
         finally:
             pool.shutdown(cancel_futures=True)
+            decoding.shutdown()
         yield from self._gdal.read(by_gdal)
 
     def _open(self, href: str) -> Tiff | Failure | UnsupportedError:
@@ -148,33 +149,54 @@ class BlockReader:
             self._headers[href] = header
         return header
 
-    def _ask(self, file: "_File", blocks: Sequence[int]) -> list[int]:
-        """Fetch blocks once and decode them into the windows; give those with which something went wrong."""
+    def _ask(
+        self,
+        file: _File,
+        blocks: Sequence[int],
+        decoding: ThreadPoolExecutor,
+        room: threading.BoundedSemaphore,
+    ) -> "Future[list[int]]":
+        """Fetch blocks once and have them decoded; the future gives those with which something went wrong."""
+        room.acquire()
         try:
             pieces = self._fetch(file.href, file.tiff, blocks)
         except (RuntimeError, UnsupportedError) as error:
             logger.debug("%s", error)
-            return list(blocks)
+            room.release()
+            done: Future[list[int]] = Future()
+            done.set_result(list(blocks))
+            return done
+        return decoding.submit(self._decode_all, file, pieces, room)
+
+    def _decode_all(
+        self,
+        file: _File,
+        pieces: Iterable[tuple[int, bytes | memoryview | None]],
+        room: threading.BoundedSemaphore,
+    ) -> list[int]:
+        """Decode blocks into the windows that they touch; give the damaged ones."""
         damaged = []
-        for block, data in pieces:
-            try:
-                self._decode(file, block, data)
-            except DamagedError:
-                damaged.append(block)
+        try:
+            for block, data in pieces:
+                try:
+                    self._decode(file, block, data)
+                except DamagedError:
+                    damaged.append(block)
+        finally:
+            room.release()
         return damaged
 
-    def _decode(self, file: "_File", block: int, data: bytes | memoryview | None) -> None:
-        """Decode a block into the windows that it touches, in one of the few buffers there are for it."""
-        buffer = self._buffers.get()
+    def _decode(self, file: _File, block: int, data: bytes | memoryview | None) -> None:
+        # memory that is new for every block would be faulted in each time
+        if not hasattr(self._of_thread, "buffer"):
+            self._of_thread.buffer = np.empty(0, np.uint8)
         try:
-            _scatter(file.tiff, block, data, file.tasks[block], buffer)
+            _scatter(file.tiff, block, data, file.tasks[block], self._of_thread.buffer)
         except DamagedError:
             self._kept.drop(file.href, block)
             raise
-        finally:
-            self._buffers.put(buffer)
 
-    def _fill(self, file: "_File", blocks: Sequence[int]) -> dict[int, Failure]:
+    def _fill(self, file: _File, blocks: Sequence[int]) -> dict[int, Failure]:
         """Fetch blocks that made trouble with patience, decode them; give what failed."""
         href, left = file.href, list(blocks)
 
@@ -265,7 +287,7 @@ def _taken(entries: list[T]) -> Iterator[T]:
         yield entries.pop()
 
 
-def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> "_File":
+def _plan(href: str, windows: Sequence[Window], tiff: Tiff) -> _File:
     """Lay out the arrays of a file's windows; those that do not fit fail."""
     results: list[Pixels | Failure] = []
     tasks: dict[int, list[_Task]] = {}
