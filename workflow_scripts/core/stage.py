@@ -1,5 +1,6 @@
 """What every stage does around its work: logging, clear errors, files that appear whole."""
 
+import gc
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ def run_stage(main: Callable[[Any], None], job: Any) -> None:
     terminal. Errors that stages raise on purpose end in their message, other ones in a traceback
     followed by it. The process ends with status 1 on failure.
     """
+    gc.freeze()  # what imports left is no garbage: collections need not look through it
     log_path = Path(str(job.log[0]))
     log_path.parent.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(log_path, mode="w")
