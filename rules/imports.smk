@@ -6,7 +6,7 @@ include: "functions/imports.smk"
 
 rule unpack_archives:
     input:
-        archives=packed_files,
+        archives=archives(PACKED),
     output:
         summary="results/datasets/{dataset}/unpacked.json",
     log:
@@ -30,6 +30,7 @@ rule unpack_archives:
 checkpoint import_archive:
     input:
         unpacked=unpacked_summary,
+        archives=archives(IN_PLACE),
     output:
         locations="results/datasets/{dataset}/locations.parquet",
         jobs="results/datasets/{dataset}/jobs.json",

@@ -5,12 +5,16 @@ the label says, so that a probe can learn it. No pixel or label of the archives 
 """
 
 import calendar
+import gzip
+import io
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
@@ -191,8 +195,19 @@ def make_geolifeclef(folder: Path, n: int = 16, n_blind: int = 4) -> pd.DataFram
 
 
 def pack(source: Path, target: Path) -> None:
-    """Pack a folder's files into a zip."""
-    with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted(source.rglob("*")):
-            if path.is_file():
+    """Pack a folder's files into a zip, or a tar, compressed as its name says."""
+    files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w") as archive:
+            for path in files:
                 archive.write(path, path.relative_to(source))
+        return
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as archive:
+        for path in files:
+            archive.add(path, path.relative_to(source))
+    compress = {
+        ".gz": lambda content: gzip.compress(content, 1),
+        ".zst": lambda c: pa.compress(c, "zstd", asbytes=True),
+    }
+    target.write_bytes(compress.get(target.suffix, bytes)(plain.getvalue()))

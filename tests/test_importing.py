@@ -25,7 +25,7 @@ from workflow_scripts import (
 )
 from workflow_scripts.core import store, tables
 from workflow_scripts.importing import biomassters, geolifeclef
-from workflow_scripts.importing.base import read_raster
+from workflow_scripts.importing.base import open_folders, read_raster
 from workflow_scripts.importing.layouts import LAYOUTS
 
 MAKERS = {
@@ -356,24 +356,44 @@ def test_labels_below_the_share_do_not_count(imported, tmp_path):
     assert {tuple(genus) for genus in found["genus"]} == {("Abies",), ("Quercus",)}
 
 
-def test_packed_archives_are_unpacked_and_a_broken_import_goes_on(tmp_path):
-    """The same store from a zip as from the folder; a shard that is there is not touched."""
-    made.make_treesatai(tmp_path / "plain", 12)
+PACKED = [
+    ("bigearthnet", "tar.gz"),
+    ("bigearthnet-v2", "tar.zst"),
+    *((form, "zip") for form in MAKERS),
+    ("biomassters", "tar"),
+]
+
+
+@pytest.mark.parametrize(("form", "kind"), PACKED)
+def test_packed_archives_give_the_same_store(imported, tmp_path, form, kind):
+    """Zip and tar files are read where they are, compressed tars are unpacked first; nothing else differs."""
+    case = imported(form)
     (tmp_path / "packed").mkdir()
-    made.pack(tmp_path / "plain", tmp_path / "packed/all.zip")
+    archive = tmp_path / f"packed/all.{kind}"
+    made.pack(case.archive, archive)
     folder = tmp_path / "dataset"
-    summary = SimpleNamespace(summary=str(folder / "unpacked.json"))
-    archives = SimpleNamespace(archives=[str(tmp_path / "packed/all.zip")])
-    unpack_archives.main(SimpleNamespace(input=archives, output=summary))
-    bring_in(folder, tmp_path / "packed", "treesatai", per_shard=5)
-    other = bring_in(tmp_path / "other", tmp_path / "plain", "treesatai", per_shard=5)
-    columns = ["location_id", "season", "checksum"]
-    pd.testing.assert_frame_equal(
-        *(tables.read_table(f / "patches.parquet", "patches", columns) for f in (folder, other))
-    )
+    if kind.startswith("tar."):
+        summary = SimpleNamespace(summary=str(folder / "unpacked.json"))
+        unpack_archives.main(SimpleNamespace(input=SimpleNamespace(archives=[str(archive)]), output=summary))
+    bring_in(folder, tmp_path / "packed", form, per_shard=5)
+    for name in ("patches", "locations", "samples", "labels"):
+        found, expected = (pd.read_parquet(f / f"{name}.parquet") for f in (folder, case.folder))
+        pd.testing.assert_frame_equal(found, expected)
+    if form == "biomassters":
+        maps = biomassters.read_maps(
+            open_folders(tmp_path / "packed", folder), case.truth["chip"][1], "train"
+        )
+        assert np.unique(maps["agbm"]).tolist() == [130, 900]
+    assert (folder / "unpacked").exists() == kind.startswith("tar.")
+
+
+def test_a_broken_import_goes_on(tmp_path):
+    """A shard that is there is not touched."""
+    made.make_treesatai(tmp_path / "plain", 12)
+    folder = bring_in(tmp_path / "dataset", tmp_path / "plain", "treesatai", per_shard=5)
     before = (folder / "patches.zarr/dn10/c.0.0.0.0.0").stat().st_mtime_ns
     (folder / "patches.zarr/dn10/c.1.0.0.0.0").unlink()
-    read_shard(folder, tmp_path / "packed", "treesatai", 1)
+    read_shard(folder, tmp_path / "plain", "treesatai", 1)
     assert (folder / "patches.zarr/dn10/c.0.0.0.0.0").stat().st_mtime_ns == before
     assert (folder / "patches.zarr/dn10/c.1.0.0.0.0").exists()
 

@@ -1,6 +1,6 @@
 """List the places, images and labels of a published archive, and create the store for them.
 
-Reads : the folder that `import.path` names, and `unpacked/` (archives that were still packed).
+Reads : the folder that `import.path` names, zip and plain tar files in it, and `unpacked/` (of compressed tar files).
 Writes: `locations.parquet` (in the order of their ids), `jobs.json`, `samples.parquet` (where each image
         is), `labels.parquet` (the targets, and the published `split`), `patches.zarr` without patches.
 

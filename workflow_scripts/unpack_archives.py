@@ -1,6 +1,6 @@
-"""Unpack the archives of an imported dataset that are still packed.
+"""Unpack the archives of an imported dataset that cannot be read where they are.
 
-Reads : the zip and tar files in the folder that `import.path` names, or that file.
+Reads : the compressed tar files in the folder that `import.path` names, or that file.
 Writes: their files below `unpacked/`, member by member; `unpacked.json`, how many each gave. A broken
         run goes on where it stopped. See `importing/archives.py` for what is refused.
 """

@@ -1,6 +1,9 @@
 """Functions that rules/imports.smk uses for inputs and params."""
 
-PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+IN_PLACE = (".zip", ".tar")
+"""Archives that are read where they are."""
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""Archives that are unpacked first."""
 
 
 def import_options(wildcards):
@@ -18,14 +21,18 @@ def import_path(wildcards):
     return IMPORTS[wildcards.dataset]["path"]
 
 
-def packed_files(wildcards):
-    """Input function: the archives in the folder of an imported dataset, or the one it names."""
-    path = Path(IMPORTS[wildcards.dataset]["path"])
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [str(file) for file in files if str(file).lower().endswith(PACKED)]
+def archives(endings):
+    """Input function: the archives of some kinds in the folder of an imported dataset, or the one it names."""
+
+    def files(wildcards):
+        path = Path(IMPORTS[wildcards.dataset]["path"])
+        found = sorted(path.iterdir()) if path.is_dir() else [path]
+        return [str(file) for file in found if str(file).lower().endswith(endings)]
+
+    return files
 
 
 def unpacked_summary(wildcards):
     """Input function: what was unpacked, where anything is packed."""
-    packed = packed_files(wildcards)
+    packed = archives(PACKED)(wildcards)
     return f"results/datasets/{wildcards.dataset}/unpacked.json" if packed else []

@@ -1,4 +1,6 @@
-"""Unpack zip and tar archives: member by member, nothing outside the folder, resumable.
+"""Unpack compressed tar archives: member by member, nothing outside the folder, resumable.
+
+A compressed tar can only be read from its beginning; zip and plain tar files are read where they are (`members`).
 
 Only regular files are taken. A member whose name leads out of the folder, a link or a device ends the
 unpacking before it is written. What is there with its full size is not written again, so a broken run
@@ -23,9 +25,8 @@ import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BLOCK_BYTES = 1 << 20
-_DAMAGE = (
+DAMAGE = (
     EOFError,
     zlib.error,
     lzma.LZMAError,
@@ -36,9 +37,13 @@ _DAMAGE = (
 )
 
 
-def is_archive(path: str | os.PathLike) -> bool:
-    """Tell by its name whether a file is an archive that `unpack` reads."""
-    return str(path).lower().endswith(SUFFIXES)
+def damaged(archive: Path, where: str, error: Exception, *, more: str = "") -> Exception:
+    """Give the error of an archive that cannot be read on; one of the system, such as a full disk, as it is."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return ValueError(
+        f"archive {str(archive)!r} is truncated or damaged {where} ({error}). Download it again{more}."
+    )
 
 
 def unpack(archive: Path, folder: Path) -> int:
@@ -46,7 +51,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
     Parameters
     ----------
-    archive : zip or tar file, the latter plain or compressed by gzip, bzip2, xz or Zstandard
+    archive : tar file compressed by gzip, bzip2, xz or Zstandard
     folder : where its files go
 
     Returns
@@ -59,10 +64,9 @@ def unpack(archive: Path, folder: Path) -> int:
         If a member's name leads out of the folder, if a member is a link or a device, or if the
         archive is truncated or damaged. What was unpacked before stays.
     """
-    members = _zip_members if str(archive).lower().endswith(".zip") else _tar_members
     n_files, n_kept, last = 0, 0, "its beginning"
     try:
-        for name, size, source in members(archive):
+        for name, size, source in _members(archive):
             target = _inside(folder, name, archive)
             n_files += 1
             if target.is_file() and target.stat().st_size == size:
@@ -71,29 +75,44 @@ def unpack(archive: Path, folder: Path) -> int:
             with source() as content:
                 _write(content, target, size)
             last = repr(name)
-    except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise ValueError(
-            f"archive {str(archive)!r} is truncated or damaged after {last} ({error}). Download it again; the "
-            f"{n_files} files before are kept in {str(folder)!r}."
-        ) from None
+    except DAMAGE as error:
+        kept = f"; the {n_files} files before are kept in {str(folder)!r}"
+        raise damaged(archive, f"after {last}", error, more=kept) from None
     logger.info("%s: %d files, of which %d were there before", archive, n_files, n_kept)
     return n_files
 
 
-def _inside(folder: Path, name: str, archive: Path) -> Path:
-    """Give the place of a member; refuse a name that leads elsewhere."""
+def check_name(archive: Path, name: str) -> str:
+    """Give a member's name without empty parts; refuse one that leads out of the folder."""
     parts = PurePosixPath(name).parts
-    unsafe = (
+    is_unsafe = (
         name.startswith("/") or "\\" in name or "\0" in name or ".." in parts or ":" in (parts or ("",))[0]
     )
-    target = folder.joinpath(*parts)
-    if unsafe or not parts or not target.resolve().is_relative_to(folder.resolve()):
+    if is_unsafe or not parts:
+        raise _leads_out(archive, name)
+    return "/".join(parts)
+
+
+def check_kind(archive: Path, name: str, *, is_file: bool) -> None:
+    """Refuse a member that is neither a file nor a folder."""
+    if not is_file:
         raise ValueError(
-            f"archive {str(archive)!r}: member {name!r} leads out of the folder it is unpacked to, so it is not "
-            "read. This is not the published archive."
+            f"archive {str(archive)!r}: member {name!r} is a link or a device. This is not the published archive."
         )
+
+
+def _leads_out(archive: Path, name: str) -> ValueError:
+    return ValueError(
+        f"archive {str(archive)!r}: member {name!r} leads out of the folder, so it is not read. This is not the "
+        "published archive."
+    )
+
+
+def _inside(folder: Path, name: str, archive: Path) -> Path:
+    """Give the place of a member; refuse a name that leads elsewhere."""
+    target = folder / check_name(archive, name)
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise _leads_out(archive, name)
     return target
 
 
@@ -112,31 +131,12 @@ def _write(content: IO[bytes], target: Path, size: int) -> None:
         part.unlink(missing_ok=True)
 
 
-def _zip_members(archive: Path) -> Iterator[tuple]:
-    with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
-            kind = member.external_attr >> 28  # Unix file type; 0 where another system made the archive
-            if kind not in (0, 0o10, 0o4):
-                raise ValueError(
-                    f"archive {str(archive)!r}: member {member.filename!r} is a link or a device. "
-                    "This is not the published archive."
-                )
-            if member.flag_bits & 1:
-                raise ValueError(f"archive {str(archive)!r} is encrypted; unpack it yourself")
-            if not member.is_dir():
-                yield member.filename, member.file_size, lambda member=member: opened.open(member)
-
-
-def _tar_members(archive: Path) -> Iterator[tuple]:
+def _members(archive: Path) -> Iterator[tuple]:
     with _decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as opened:
         for member in opened:
             if member.isdir():
                 continue
-            if not member.isreg():
-                raise ValueError(
-                    f"archive {str(archive)!r}: member {member.name!r} is a link or a device. "
-                    "This is not the published archive."
-                )
+            check_kind(archive, member.name, is_file=member.isreg())
             yield member.name, member.size, lambda member=member: opened.extractfile(member)
         while stream.read(_BLOCK_BYTES):
             pass
@@ -168,5 +168,5 @@ def _decompressed(archive: Path) -> Iterator[_Stream]:
         with pa.CompressedInputStream(str(archive), "zstd") as file:
             yield _Stream(file)
         return
-    with openers.get(Path(name).suffix, open)(archive, "rb") as file:
+    with openers[Path(name).suffix](archive, "rb") as file:
         yield _Stream(file)

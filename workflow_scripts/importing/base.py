@@ -14,6 +14,10 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from workflow_scripts.core import grid
+from workflow_scripts.importing.members import Member, is_readable, open_archives
+
+Place = Path | Member
+"""A file or folder, on disk or in an archive that is read where it is."""
 
 SINGLE = "single"
 """Season of an archive with one image per place."""
@@ -45,34 +49,47 @@ class Image:
 class Format:
     """How one archive is read."""
 
-    scan: Callable[[Sequence[Path], Mapping[str, Any]], Scan]
+    scan: Callable[[Sequence[Place], Mapping[str, Any]], Scan]
     """(folders, options of `import`) to what is there."""
-    read: Callable[[Path], Image]
+    read: Callable[[Place], Image]
     """Path of a sample to its image."""
     scaling: str
     """Where the stored DN come from."""
-    read_maps: Callable[[Sequence[Path], str, str], Mapping[str, np.ndarray]] | None = None
+    read_maps: Callable[[Sequence[Place], str, str], Mapping[str, np.ndarray]] | None = None
     """(folders, id, split) to a place's targets with y and x, of the layout's names; empty where not published."""
 
 
-def open_folders(path: Path, dataset: Path) -> list[Path]:
-    """Give the folders an archive's files are looked for in: the one named, and what was unpacked of a dataset."""
+def open_folders(path: Path, dataset: Path) -> list[Place]:
+    """Give the folders an archive's files are looked for in.
+
+    Parameters
+    ----------
+    path : folder with what was downloaded, or one archive
+    dataset : folder of the dataset, with `unpacked/` where an archive had to be unpacked
+
+    Returns
+    -------
+    the folder, what was unpacked, and what is in archives that can be read where they are
+    """
     if not path.exists():
         raise FileNotFoundError(f"import.path: no file or folder {str(path)!r}")
-    return [folder for folder in (path, dataset / "unpacked") if folder.is_dir()]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    folders = [folder for folder in (path, dataset / "unpacked") if folder.is_dir()]
+    packed = [file for file in files if is_readable(file)]
+    return [*folders, *([open_archives(packed)] if packed else [])]
 
 
-def find(folders: Sequence[Path], *names: str) -> Path | None:
+def find(folders: Sequence[Place], *names: str) -> Place | None:
     """Give the first file or folder of one of these names, in the folders or up to three levels below."""
     for name in names:
         for pattern in (name, f"*/{name}", f"*/*/{name}", f"*/*/*/{name}"):
             for folder in folders:
-                for path in sorted(folder.glob(pattern)):
+                for path in sorted(folder.glob(pattern), key=str):
                     return path
     return None
 
 
-def need(folders: Sequence[Path], *names: str, what: str) -> Path:
+def need(folders: Sequence[Place], *names: str, what: str) -> Place:
     """Give what `find` does, or say what is missing."""
     path = find(folders, *names)
     if path is None:
@@ -83,23 +100,33 @@ def need(folders: Sequence[Path], *names: str, what: str) -> Path:
     return path
 
 
-def resolve(folders: Sequence[Path], path: str) -> Path:
+def resolve(folders: Sequence[Place], path: str) -> Place:
     """Give the place of a sample's path: in the first folder that has it (the first, where none has)."""
     return next((folder / path for folder in folders if (folder / path).exists()), folders[0] / path)
 
 
-def relative(path: Path, folders: Sequence[Path]) -> str:
+def relative(path: Place, folders: Sequence[Place]) -> str:
     """Give a path relative to the folder it lies in."""
-    return next(str(path.relative_to(folder)) for folder in folders if path.is_relative_to(folder))
+    same = [folder for folder in folders if isinstance(folder, Member) == isinstance(path, Member)]
+    return next(str(path.relative_to(folder)) for folder in same if path.is_relative_to(folder))
 
 
-def walk_folders(folder: Path, depth: int) -> Iterator[os.DirEntry]:
+def walk_folders(folder: Place, depth: int) -> Iterator[Place]:
     """List the folders below one, `depth` levels down, without listing files in the deepest."""
-    with os.scandir(folder) as entries:
-        for entry in sorted((e for e in entries if e.is_dir()), key=lambda e: e.name):
-            yield entry
-            if depth > 1:
-                yield from walk_folders(Path(entry.path), depth - 1)
+    if isinstance(folder, Member):
+        inner = [path for path in folder.iterdir() if path.is_dir()]
+    else:
+        with os.scandir(folder) as entries:
+            inner = [Path(e.path) for e in sorted(entries, key=lambda e: e.name) if e.is_dir()]
+    for path in inner:
+        yield path
+        if depth > 1:
+            yield from walk_folders(path, depth - 1)
+
+
+def opened(path: Place) -> Any:
+    """Give what rasterio and PIL open: the path, or the member of an archive in memory."""
+    return path.open() if isinstance(path, Member) else path
 
 
 def refuse_duplicates(ids: pd.Series, what: str) -> None:
@@ -111,7 +138,7 @@ def refuse_duplicates(ids: pd.Series, what: str) -> None:
 
 
 def read_raster(
-    path: Path, *, n_bands: int, side_px: int, names: Sequence[str] | None = None
+    path: Place, *, n_bands: int, side_px: int, names: Sequence[str] | None = None
 ) -> tuple[np.ndarray, int, float, float]:
     """Read a whole square raster.
 
@@ -131,19 +158,18 @@ def read_raster(
         If it is missing, cannot be read, or has other bands or another size than the format says.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{str(path)!r} is missing. Unpack the archive again, or download it again.")
+        raise FileNotFoundError(f"{str(path)!r} is missing. Download the archive again.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
+            with rasterio.open(opened(path)) as file:
                 values = file.read()
                 described = [_band_name(text) for text in file.descriptions]
                 epsg = file.crs.to_epsg() if file.crs else None
                 origin = (file.transform.c, file.transform.f) if epsg else (np.nan, np.nan)
     except RasterioIOError as error:
         raise ValueError(
-            f"{str(path)!r} cannot be read ({error}): it is truncated or damaged. Delete it and unpack "
-            "the archive again."
+            f"{str(path)!r} cannot be read ({error}): it is truncated or damaged. Download the archive again."
         ) from None
     if values.shape != (n_bands, side_px, side_px):
         raise ValueError(
@@ -174,12 +200,12 @@ def to_dn(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 65_535).astype(np.uint16)
 
 
-def center(path: Path, size_m: int) -> tuple[float, float]:
+def center(path: Place, size_m: int) -> tuple[float, float]:
     """Give longitude and latitude of the center of a raster in a projected CRS."""
     if not path.exists():
-        raise FileNotFoundError(f"{str(path)!r} is missing. Unpack the archive again, or download it again.")
+        raise FileNotFoundError(f"{str(path)!r} is missing. Download the archive again.")
     try:
-        with rasterio.open(path) as file:
+        with rasterio.open(opened(path)) as file:
             epsg, x, y = file.crs and file.crs.to_epsg(), file.transform.c, file.transform.f
     except RasterioIOError as error:
         raise ValueError(f"{str(path)!r} cannot be read ({error})") from None

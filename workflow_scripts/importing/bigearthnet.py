@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,12 @@ from workflow_scripts.core.classes import BIGEARTHNET_19, CLASS_TABLES, CORINE_D
 from workflow_scripts.importing.base import (
     SINGLE,
     Image,
+    Place,
     Scan,
     center,
     find,
     need,
+    opened,
     read_raster,
     refuse_duplicates,
     relative,
@@ -59,7 +60,7 @@ def merge_labels(labels: Sequence[str], patch: str) -> list[str] | None:
     return [name for name in _CLASSES if name in found] or None
 
 
-def scan_v1(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
+def scan_v1(folders: Sequence[Place], options: Mapping[str, Any]) -> Scan:
     """List the patches of version 1; where there are split lists, those that stand in one."""
     found = {}
     for folder in folders:
@@ -67,9 +68,9 @@ def scan_v1(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
             if _PATCH.fullmatch(entry.name):
                 if entry.name in found:
                     raise ValueError(
-                        f"BigEarthNet patch {entry.name!r} is there twice: {found[entry.name]} and {entry.path}"
+                        f"BigEarthNet patch {entry.name!r} is there twice: {found[entry.name]} and {entry}"
                     )
-                found[entry.name] = Path(entry.path)
+                found[entry.name] = entry
     if not found:
         raise FileNotFoundError(f"BigEarthNet: no folder of a patch in {', '.join(map(str, folders))}")
     split = _read_splits(folders)
@@ -88,7 +89,7 @@ def scan_v1(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
     return _scan(frame)
 
 
-def _read_splits(folders: Sequence[Path]) -> dict[str, str]:
+def _read_splits(folders: Sequence[Place]) -> dict[str, str]:
     split: dict[str, str] = {}
     for name, part in _SPLITS.items():
         path = find(folders, f"{name}.csv", f"bigearthnet-{name}.csv")
@@ -112,7 +113,7 @@ def _epsg(projection: str) -> int:
     return int(pyproj.CRS.from_wkt(projection).to_epsg())
 
 
-def _read_metadata(folder: Path) -> dict[str, Any]:
+def _read_metadata(folder: Place) -> dict[str, Any]:
     path = folder / f"{folder.name}_labels_metadata.json"
     try:
         content = json.loads(path.read_text())
@@ -130,14 +131,14 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     return {"lon": float(lon), "lat": float(lat), "datetime": moment, "labels": labels}
 
 
-def scan_v2(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
+def scan_v2(folders: Sequence[Place], options: Mapping[str, Any]) -> Scan:
     """List the patches of version 2: those of `metadata.parquet`."""
     path = need(folders, "metadata.parquet", what="BigEarthNet version 2")
-    present = pq.read_schema(path).names
+    present = pq.read_schema(opened(path)).names
     missing = [name for name in ("patch_id", "labels", "split") if name not in present]
     if missing:
         raise ValueError(f"{str(path)!r} lacks the columns {missing}; it has {present}")
-    frame = pd.read_parquet(path, columns=["patch_id", "labels", "split"])
+    frame = pd.read_parquet(opened(path), columns=["patch_id", "labels", "split"])
     frame = frame.rename(columns={"patch_id": "location_id"}).sort_values("location_id", ignore_index=True)
     refuse_duplicates(frame["location_id"], str(path))
     root = need(folders, "BigEarthNet-S2", what="BigEarthNet version 2")
@@ -161,7 +162,7 @@ def _scan(frame: pd.DataFrame) -> Scan:
     )
 
 
-def read(folder: Path) -> Image:
+def read(folder: Place) -> Image:
     """Read the twelve bands of a patch, each at its own resolution."""
     arrays, place = {}, (0, np.nan, np.nan)
     for name, entry in LAYOUTS["bigearthnet"]["arrays"].items():

@@ -13,7 +13,6 @@ import calendar
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,11 @@ import pandas as pd
 
 from workflow_scripts.importing.base import (
     Image,
+    Place,
     Scan,
     find,
     need,
+    opened,
     read_raster,
     refuse_duplicates,
     relative,
@@ -39,10 +40,10 @@ _COLUMNS = ("filename", "chip_id", "satellite", "split", "corresponding_agbm")
 _FILE = re.compile(r"(?P<chip>\w+)_S2_(?P<month>\d\d)\.tif")
 
 
-def scan(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
+def scan(folders: Sequence[Place], options: Mapping[str, Any]) -> Scan:
     """List the Sentinel-2 images of the months wanted, and bin the biomass of each chip."""
     path = need(folders, "*features_metadata*.csv*", what="BioMassters metadata")
-    table = pd.read_csv(path)
+    table = pd.read_csv(opened(path))
     missing = [name for name in _COLUMNS if name not in table.columns]
     if missing:
         raise ValueError(f"{str(path)!r} lacks the columns {missing}; it has {list(table.columns)}")
@@ -93,7 +94,7 @@ def _month(row: Mapping[str, Any]) -> str:
     return month
 
 
-def bin_biomass(path: Path | None) -> np.ndarray:
+def bin_biomass(path: Place | None) -> np.ndarray:
     """Give the share of a chip's pixels in each bin of biomass; NaN where the labels are not published.
 
     Pixels that are no number are not counted.
@@ -108,12 +109,12 @@ def bin_biomass(path: Path | None) -> np.ndarray:
     return counts / counts.sum()
 
 
-def _read_biomass(path: Path) -> np.ndarray:
+def _read_biomass(path: Place) -> np.ndarray:
     side = LAYOUTS["biomassters"]["label_maps"]["agbm"]["side_px"]
     return read_raster(path, n_bands=1, side_px=side)[0][0].astype(np.float32)
 
 
-def read_maps(folders: Sequence[Path], chip: str, split: str) -> dict[str, np.ndarray]:
+def read_maps(folders: Sequence[Place], chip: str, split: str) -> dict[str, np.ndarray]:
     """Read a chip's biomass, tonnes per hectare, 256 × 256 pixels of 10 m."""
     path = _folder_of_maps(tuple(folders), split)
     path = path and path / f"{chip}_agbm.tif"
@@ -121,11 +122,11 @@ def read_maps(folders: Sequence[Path], chip: str, split: str) -> dict[str, np.nd
 
 
 @cache
-def _folder_of_maps(folders: tuple[Path, ...], split: str) -> Path | None:
+def _folder_of_maps(folders: tuple[Place, ...], split: str) -> Place | None:
     return find(folders, f"{split}_agbm")
 
 
-def read(path: Path) -> Image:
+def read(path: Place) -> Image:
     """Read the ten bands of an image; the cloud probability behind them is left out."""
     layout = LAYOUTS["biomassters"]["arrays"]["dn10"]
     values, *_ = read_raster(

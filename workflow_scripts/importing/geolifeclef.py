@@ -12,7 +12,6 @@ code; it was not checked on pixels.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,17 @@ import pandas as pd
 from PIL import Image as Picture
 from PIL import UnidentifiedImageError
 
-from workflow_scripts.importing.base import SINGLE, Image, Scan, find, need, refuse_duplicates, relative
+from workflow_scripts.importing.base import (
+    SINGLE,
+    Image,
+    Place,
+    Scan,
+    find,
+    need,
+    opened,
+    refuse_duplicates,
+    relative,
+)
 from workflow_scripts.importing.layouts import LAYOUTS
 
 GAMMA = 2.5
@@ -28,7 +37,7 @@ _MAX_DN = 10_000
 _CHANNELS = {"rgb": ("B04", "B03", "B02"), "nir": ("B08",)}
 
 
-def scan(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
+def scan(folders: Sequence[Place], options: Mapping[str, Any]) -> Scan:
     """List the surveys with their species, and those of the blind test."""
     path = need(folders, "Presences_Absences_train.csv", what="GeoLifeCLEF surveys")
     table = _read_csv(path, ["patchID", "lon", "lat", "speciesId"])
@@ -59,15 +68,15 @@ def scan(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
     )
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    table = pd.read_csv(path, sep=";", dtype={"speciesId": str})
+def _read_csv(path: Place, columns: Sequence[str]) -> pd.DataFrame:
+    table = pd.read_csv(opened(path), sep=";", dtype={"speciesId": str})
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ValueError(f"{str(path)!r} lacks the columns {missing}; it has {list(table.columns)}")
     return table
 
 
-def _read_blind(path: Path) -> pd.DataFrame:
+def _read_blind(path: Place) -> pd.DataFrame:
     """Read the blind surveys; without a column `Id` they are numbered from 1 as they stand."""
     table = _read_csv(path, ["patchID", "lon", "lat"])
     ids = table["Id"] if "Id" in table.columns else pd.Series(np.arange(1, len(table) + 1))
@@ -80,9 +89,9 @@ def _read_blind(path: Path) -> pd.DataFrame:
     )
 
 
-def _picture(images: Path, kind: str, patch: int) -> Path:
+def _picture(images: Place, kind: str, patch: int) -> Place:
     name = str(patch)
-    return images.joinpath(kind, *filter(None, (name[-2:], name[-4:-2])), f"{name}.jpeg")
+    return images / "/".join([kind, *filter(None, (name[-2:], name[-4:-2])), f"{name}.jpeg"])
 
 
 def decode(values: np.ndarray) -> np.ndarray:
@@ -91,7 +100,7 @@ def decode(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, np.maximum(dn, 1), 0).astype(np.uint16)
 
 
-def read(path: Path) -> Image:
+def read(path: Place) -> Image:
     """Read the four bands of a patch from its two pictures."""
     layout = LAYOUTS["geolifeclef-2023"]["arrays"]["dn10"]
     images = next(folder.parent for folder in path.parents if folder.name == "rgb")
@@ -103,16 +112,16 @@ def read(path: Path) -> Image:
     return Image({"dn10": np.stack([decode(channels[band]) for band in layout["bands"]])})
 
 
-def _read_picture(path: Path, n_channels: int, side_px: int) -> np.ndarray:
+def _read_picture(path: Place, n_channels: int, side_px: int) -> np.ndarray:
     """Read a JPEG as (y, x, channel)."""
     if not path.exists():
         raise FileNotFoundError(f"GeoLifeCLEF patch {path.stem!r} lacks its bands: no file {str(path)!r}")
     try:
-        with Picture.open(path, formats=["JPEG"]) as picture:
+        with Picture.open(opened(path), formats=["JPEG"]) as picture:
             values = np.asarray(picture)
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(
-            f"{str(path)!r} cannot be read ({error}): truncated or damaged. Unpack it again."
+            f"{str(path)!r} cannot be read ({error}): truncated or damaged. Download the archive again."
         ) from None
     values = values[..., None] if values.ndim == 2 else values
     if values.shape != (side_px, side_px, n_channels):

@@ -8,7 +8,6 @@ documentation; files that describe their bands must agree with it.
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ from workflow_scripts.core.classes import CLASS_TABLES
 from workflow_scripts.importing.base import (
     SINGLE,
     Image,
+    Place,
     Scan,
     center,
     need,
@@ -31,7 +31,7 @@ SIZE_M = 60
 _GENERA = [code for code, _ in CLASS_TABLES["treesatai-genera"]]
 
 
-def scan(folders: Sequence[Path], options: Mapping[str, Any]) -> Scan:
+def scan(folders: Sequence[Place], options: Mapping[str, Any]) -> Scan:
     """List the patches of both file lists; genera with more than `min_label_share` of the area."""
     parts = []
     for part in ("train", "test"):
@@ -69,7 +69,7 @@ def _genera(entries: Sequence[Sequence[Any]], name: str, threshold: float) -> li
     return [genus for genus in _GENERA if genus in found]
 
 
-def read(path: Path) -> Image:
+def read(path: Place) -> Image:
     """Read the twelve bands of a patch."""
     layout = LAYOUTS["treesatai"]["arrays"]["dn10"]
     values, *where = read_raster(
