@@ -13,8 +13,11 @@ from pretrain.downstream import full_batch, losses
 from pretrain.downstream.evaluation import TaskData
 from pretrain.downstream.folds import Folds, make_folds
 from pretrain.downstream.linear_probe import (
+    FIRST_PENALTY,
     MODES,
     PAPER,
+    PENALTIES,
+    _next_penalty,
     fit_paper,
     predict_fast,
     probe,
@@ -164,10 +167,22 @@ def test_penalty_is_chosen_on_validation_rows() -> None:
     rng = np.random.default_rng(2)
     features = rng.normal(size=(400, 100)).astype(np.float32)
     task = make_task("regression", "fast")
-    for values, bound in ((rng.normal(size=400), (1, 10)), (features @ rng.normal(size=100), (1e-5, 1e-2))):
+    for values, bound in ((rng.normal(size=400), (1, 1000)), (features @ rng.normal(size=100), (1e-5, 1e-2))):
         data, (random, _) = make_data(features, values, task)
         _, fit = predict_fast(data, [(random, 1)], task, seed=0)[0]
         assert bound[0] <= fit["penalty"] <= bound[1]
+
+
+@pytest.mark.parametrize(("try_all", "expected"), [(False, 0.03), (True, 300)])
+def test_a_loss_of_two_minima_is_searched_through_where_few_rows_tell_it(
+    try_all: bool, expected: float
+) -> None:
+    values = dict.fromkeys(PENALTIES, 3.0) | {0.1: 2.5, 0.03: 2.0, 300: 1.0}
+    tried = {FIRST_PENALTY: values[FIRST_PENALTY]}
+    while (penalty := _next_penalty(tried, try_all=try_all)) is not None:
+        tried[penalty] = values[penalty]
+    assert min(tried, key=tried.get) == expected
+    assert tried.keys() == values.keys() or not try_all
 
 
 def plain_torch_training(

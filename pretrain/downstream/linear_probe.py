@@ -39,10 +39,30 @@ PAPER = {
     "max_epochs": 1000,
     "patience": 10,
 }
-PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+PENALTIES = (
+    1000.0,
+    300.0,
+    100.0,
+    30.0,
+    10.0,
+    3.0,
+    1.0,
+    0.3,
+    0.1,
+    0.03,
+    0.01,
+    3e-3,
+    1e-3,
+    3e-4,
+    1e-4,
+    3e-5,
+    1e-5,
+)
 """Candidates of the fast mode, from strong to weak: half the squared weights times this."""
 FIRST_PENALTY = 0.1
 """Tried first; then weaker ones while the validation loss falls, or stronger ones."""
+FEW_HELD = 200
+"""With fewer validation rows all penalties are tried: the loss on few rows has more than one minimum."""
 SEARCH_TOLERANCE, TOLERANCE = 1e-2, 1e-4
 """Relative fall of the objective, as the next step promises it, at which to stop: to choose the penalty by, and of
 the result. A benchmark (benchmarks/probes.py) holds scores against fully trained heads."""
@@ -201,6 +221,8 @@ def _search_penalties(
 ) -> tuple[Tensor, list[dict[float, float]], np.ndarray]:
     """Try each fold's penalties, neighbor by neighbor, until both neighbors of the best are worse.
 
+    Where few rows are held out, all of them.
+
     Returns
     -------
     weights of each fold's best penalty, penalty -> validation loss of each fold, evaluations
@@ -228,16 +250,21 @@ def _search_penalties(
             if value < min(tried[part].values(), default=np.inf):
                 best[part] = weights
             tried[part][following[part]] = value
-        nexts = {part: _next_penalty(tried[part]) for part in active}
+        nexts = {part: _next_penalty(tried[part], try_all=len(held[part]) < FEW_HELD) for part in active}
         following = {part: penalty for part, penalty in nexts.items() if penalty is not None}
     return best, tried, n_evaluations
 
 
-def _next_penalty(tried: Mapping[float, float]) -> float | None:
-    """Give the untried neighbor of the best penalty so far, the weaker one first; None if both were tried."""
+def _next_penalty(tried: Mapping[float, float], *, try_all: bool) -> float | None:
+    """Give the untried penalty nearest to the best so far, the weaker one first; None where the search ends.
+
+    It ends once both neighbors of the best were tried, or with `try_all` once all were.
+    """
     best = PENALTIES.index(min(tried, key=tried.get))
-    near = (PENALTIES[i] for i in (best + 1, best - 1) if 0 <= i < len(PENALTIES))
-    return next((penalty for penalty in near if penalty not in tried), None)
+    reach = len(PENALTIES) if try_all else 1
+    near = (best + sign * step for step in range(1, reach + 1) for sign in (1, -1))
+    found = (PENALTIES[i] for i in near if 0 <= i < len(PENALTIES))
+    return next((penalty for penalty in found if penalty not in tried), None)
 
 
 def _target_scale(targets: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
