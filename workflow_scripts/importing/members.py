@@ -186,7 +186,8 @@ def _open_tar(path: Path) -> Part:
     members: dict[str, tuple[int, int]] = {}
     end = 0
     with tarfile.open(path, "r:") as opened:
-        for member in opened:
+        while (member := opened.next()) is not None:
+            opened.members.clear()  # else all of them are kept twice
             end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if member.isdir():
                 end = member.offset_data
