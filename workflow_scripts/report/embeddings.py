@@ -11,13 +11,14 @@ from workflow_scripts.core.pictures import true_color
 from workflow_scripts.report import page
 from workflow_scripts.report.drawing import GRAY, picture, pixels_uri
 from workflow_scripts.report.inputs import Dataset
+from workflow_scripts.report.maps import find_regions
 
 N_EXAMPLES = 4
 N_NEIGHBORS = 5
 LONGEST_PIXELS = 160
 """Side of a quicklook: 5 to 10 kB each."""
-RASTER_FROM = 2000
-"""Places from which on the map is drawn as pixels, so that its size does not grow with their number."""
+RASTER_FROM = 500
+"""Places from which on a map is drawn as pixels, so that its size does not grow with their number."""
 COMPONENTS = 3
 
 
@@ -117,23 +118,32 @@ def embeddings_section(dataset: Dataset) -> str:
 
 
 def color_map(table: pd.DataFrame) -> str:
-    """Draw places in their colors (columns lon, lat, red, green, blue)."""
-    with picture(6.4, 4.4, raster=len(table) > RASTER_FROM) as drawn:
-        stretch = 1 / np.cos(np.radians(table["lat"].clip(-80, 80).mean()))
-        drawn.ax.set_aspect(stretch)
+    """Draw places in their colors (columns lon, lat, red, green, blue), each region where they are few."""
+    regions = find_regions(table["lon"].to_numpy(), table["lat"].to_numpy())
+    panels = [_panel(table[regions == region]) for region in np.unique(regions)]
+    note = "Places of one color have similar embeddings: red, green and blue are the first three principal components."
+    return page.grid(panels, kind="solo" if len(panels) == 1 else "grid narrow") + page.paragraph(note)
+
+
+def _panel(table: pd.DataFrame) -> str:
+    is_dense = len(table) > RASTER_FROM
+    stretch = 1 / np.cos(np.radians(table["lat"].clip(-80, 80).mean()))
+    with picture(4.6, 3.4, raster=is_dense) as drawn:
+        drawn.ax.set_aspect(stretch, adjustable="datalim")
         drawn.ax.scatter(
             table["lon"],
             table["lat"],
             c=table[["red", "green", "blue"]].to_numpy(),
-            s=22 if len(table) <= RASTER_FROM else 4,
-            edgecolors=GRAY if len(table) <= RASTER_FROM else "none",
+            s=4 if is_dense else 44,
+            edgecolors="none" if is_dense else GRAY,
             linewidths=0.3,
         )
+        drawn.ax.ticklabel_format(useOffset=False)
         drawn.ax.set(xlabel="longitude, °", ylabel="latitude, °")
+    where = page.place_name(table["lon"].mean(), table["lat"].mean(), 1)
+    words = f"{len(table):,} places about {where}"
     return page.figure(
-        drawn.uri,
-        alt=f"{len(table)} places on a map, colored by the principal components of their embeddings.",
-        caption="Places of one color have similar embeddings: red, green and blue are the first three principal components.",
+        drawn.uri, alt=f"{words}, colored by the principal components of their embeddings.", caption=words
     )
 
 
