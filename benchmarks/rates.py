@@ -7,6 +7,8 @@
 - composites_per_cpu_s: composites of MOD13A1, tiles of true size, read by `read_tile` at 500 points,
   from local files
 - verified_per_cpu_s: patches of 2,560 m checked by `verify_store` (made pixels)
+- items_per_cpu_s: items of 16 kB of a page of an API's answer, parsed and made a table by `search_tile`
+- start_cpu_s: seconds of processor time of a job that has nothing to do (the sampling of one point)
 
 The rates of retrieval itself are printed by benchmarks/retrieval.py. Ends with lines
 ``RATE <name> <value>``, medians of the rounds.
@@ -14,7 +16,9 @@ The rates of retrieval itself are printed by benchmarks/retrieval.py. Ends with 
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,15 +29,17 @@ import numpy as np
 import pandas as pd
 import rasterio
 import shapely
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from workflow_scripts import read_tile, select_scenes, verify_store
-from workflow_scripts.core import bands, grid, store
+from workflow_scripts.core import bands, grid, items, stac, store, tables
 from workflow_scripts.core.patches import PARTS, valid_fraction
 from workflow_scripts.core.windows import Place
 from workflow_scripts.index_patches import index as make_index
 
+ROOT = Path(__file__).resolve().parents[1]
 SEED, SIZE_M = 0, 2560
 SEASONS = {"spring": (80, 140), "summer": (140, 230), "autumn": (230, 300), "winter": (300, 80)}
 SCENES = {
@@ -152,6 +158,75 @@ def composites(folder, n=4):
     return lambda: read_tile.read_points(items, points, index="evi"), n
 
 
+def conversion(folder, n=100):
+    """A page of an API's answer; give the work and how much it is."""
+    tile, conventions = "32TPT", "earth-search-c1"
+    epsg, left, bottom, right, top = grid.mgrs_tile_bounds(tile)
+    ring = np.column_stack(grid.unproject([left, right, right, left], [top, top, bottom, bottom], epsg))
+    page = []
+    for i in range(n):
+        name = f"S2A_T{tile}_20200101T10{i // 60:02d}{i % 60:02d}_L2A"
+        assets = {
+            key: {
+                "href": f"https://made.example/{name}/{key}.tif",
+                "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+                "proj:shape": [10980, 10980],
+                "proj:transform": [10, 0, left, 0, -10, top],
+            }
+            for key in bands.ASSET_NAMES[conventions].values()
+        }
+        item = {
+            "type": "Feature",
+            "id": name,
+            "collection": "sentinel-2-c1-l2a",
+            "geometry": shapely.geometry.mapping(shapely.Polygon(ring)),
+            "properties": {
+                "datetime": f"2020-01-01T10:{i // 60:02d}:{i % 60:02d}Z",
+                "created": "2020-01-02T00:00:00Z",
+                "proj:code": f"EPSG:{epsg}",
+                "grid:code": f"MGRS-{tile}",
+                "eo:cloud_cover": 10.0,
+                "view:sun_elevation": 40.0,
+                "s2:nodata_pixel_percentage": 0.0,
+                "s2:processing_baseline": "05.00",
+                "s2:datatake_id": f"GS2A_20200101T10{i:04d}_N05.00",
+            },
+            "assets": assets,
+        }
+        links = (16_000 - len(json.dumps(item))) // 100
+        item["links"] = [{"rel": "derived_from", "href": "https://made.example/" + 50 * "x"}] * links
+        page.append(item)
+    text, catalog = json.dumps({"features": page}), {"name": "made", "conventions": conventions}
+
+    def work():
+        found = ({**item, "base": "https://made.example"} for item in json.loads(text)["features"])
+        rows = stac.item_rows(
+            found, catalog, years=(2017, 2024), kind="sentinel-2", is_wanted=lambda item: True
+        )
+        tables.write_table(items.sentinel2_frame(list(rows)), folder / "items.parquet", "items")
+
+    return work, n
+
+
+def job_start(folder, n=6):
+    """Processor time of a job of a run of several, less that of a run of one, seconds."""
+    (folder / "points.csv").write_text("location_id,lon,lat\na,10,50\n")
+    taken = []
+    for n_datasets in (1, n + 1):
+        work = folder / f"run_{n_datasets}"
+        work.mkdir()
+        options = {"locations": {"design": "file", "path": str(folder / "points.csv")}}
+        config = {"datasets": {f"d{i}": options for i in range(n_datasets)}}
+        (work / "my.yaml").write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "sample"]
+        command += ["--directory", work, "--cores", "1", "--configfile", work / "my.yaml"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*map(str, command)], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return (taken[1] - taken[0]) / n
+
+
 def verification(folder, n=16):
     """A store of made patches and its index; give the work and how much it is."""
     rng = np.random.default_rng(SEED)
@@ -213,6 +288,7 @@ def main(options):
             "selected_per_cpu_s": selection(),
             "composites_per_cpu_s": composites(folder),
             "verified_per_cpu_s": verification(folder),
+            "items_per_cpu_s": conversion(folder),
         }
         taken = {name: [] for name in work}
         for _ in range(options.rounds + 1):  # the first round warms up
@@ -220,8 +296,10 @@ def main(options):
                 begin = time.process_time()
                 run()
                 taken[name].append(n / (time.process_time() - begin))
+        start = job_start(folder)
     for name, rates in taken.items():
         print(f"RATE {name} {statistics.median(rates[1:]):.2f}")
+    print(f"RATE start_cpu_s {start:.2f}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from pretrain import recipes, train
 from pretrain.data import PatchReader, on_device
 from pretrain.samples import Samples, choose, select_samples
 from workflow_scripts.core import store, tables
+from workflow_scripts.core.amounts import as_time
 from workflow_scripts.core.stage import atomic_path, read_json, run_stage, write_json
 
 logger = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ def as_text(model: str, document: Mapping[str, Any], *, data: str) -> str:
         return f"{first}\n  time not measured: {document['reason']}\n"
     return (
         f"{first}\n  {document['samples_per_s']:,.4g} samples per second on {document['processes']} x "
-        f"{measured['device']}: {document['hours']:,.4g} hours, {document['disk_gb']:,.3g} GB of checkpoints and "
+        f"{measured['device']}: {as_time(document['hours'])}, {document['disk_gb']:,.3g} GB of checkpoints and "
         f"weights\n  measured: {measured['steps']} steps of {measured['batch_size']} locations in one process, "
         f"{measured['wait_share']:.0%} of the time waiting for data; {data}\n"
     )

@@ -113,6 +113,11 @@ def memory(mb):
     return lambda wildcards, attempt: mb * attempt
 
 
+def minutes(n):
+    """Resource function: minutes of time, that many more at each further attempt."""
+    return lambda wildcards, attempt: n * attempt
+
+
 def season_labels(wildcards):
     """Labels of a dataset's windows, those of a second cycle included."""
     return settings_of.season_labels(DATASETS[wildcards.dataset]["seasons"])

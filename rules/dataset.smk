@@ -19,7 +19,7 @@ rule weigh_locations:
     threads: 1
     resources:
         mem_mb=memory(3000),
-        runtime=240,
+        runtime=minutes(240),
     params:
         settings=option("weights"),
         code=code("workflow_scripts.weigh_locations"),
@@ -42,7 +42,7 @@ rule summarize_bands:
     threads: 4
     resources:
         mem_mb=memory(4000),
-        runtime=480,
+        runtime=minutes(480),
     params:
         code=code("workflow_scripts.summarize_bands"),
     conda:
@@ -75,7 +75,7 @@ rule write_dataset_card:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=30,
+        runtime=minutes(30),
     params:
         settings=lambda wildcards: DATASETS[wildcards.dataset],
         code=code("workflow_scripts.write_dataset_card"),
@@ -98,7 +98,7 @@ rule estimate_cost:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=10,
+        runtime=minutes(10),
     params:
         code=code("workflow_scripts.estimate_cost"),
         seasons=season_labels,

@@ -18,7 +18,7 @@ rule build_demo_world:
     threads: 2
     resources:
         mem_mb=memory(1500),
-        runtime=10,
+        runtime=minutes(10),
     params:
         code=code("workflow_scripts.build_demo_world"),
         seed=SEED,

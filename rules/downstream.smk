@@ -22,7 +22,7 @@ rule embed_patches:
     threads: 4
     resources:
         mem_mb=memory(8000),
-        runtime=240,
+        runtime=minutes(240),
         gpu=embedding_gpus,
     params:
         model=embedding_options,
@@ -82,7 +82,7 @@ rule linear_probe:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=120,
+        runtime=minutes(120),
     params:
         task=task_options,
         seed=SEED,
@@ -113,7 +113,7 @@ rule knn_probe:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         task=task_options,
         seed=SEED,
@@ -137,7 +137,7 @@ rule write_submission:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=120,
+        runtime=minutes(120),
     params:
         task=task_options,
         seed=SEED,

@@ -17,7 +17,7 @@ rule explore_shard:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         phenology=option("phenology"),
         white=option("report", "max_reflectance"),
@@ -48,7 +48,7 @@ rule write_explore:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         datasets=DATASETS,
         static=EXPLORE_STATIC,

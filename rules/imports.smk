@@ -18,7 +18,7 @@ rule unpack_archives:
     threads: 1
     resources:
         mem_mb=memory(1000),
-        runtime=1440,
+        runtime=minutes(1440),
     params:
         code=code("workflow_scripts.unpack_archives"),
     conda:
@@ -47,7 +47,7 @@ checkpoint import_archive:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=480,
+        runtime=minutes(480),
     params:
         options=import_options,
         codec=SETTINGS.document["defaults"]["patches"]["codec"],
@@ -83,7 +83,7 @@ for import_format in LAYOUTS:
         threads: 1
         resources:
             mem_mb=memory(2000),
-            runtime=240,
+            runtime=minutes(240),
         params:
             format=import_format,
             path=import_path,

@@ -18,7 +18,7 @@ rule draw_points:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=120,
+        runtime=minutes(120),
     params:
         options=lambda wildcards: point_options(wildcards.dataset),
         seed=SEED,
@@ -54,7 +54,7 @@ checkpoint sample_locations:
     threads: 1
     resources:
         mem_mb=memory(3000),
-        runtime=30,
+        runtime=minutes(30),
     params:
         settings=option("locations"),
         size_m=option("patches", "size_m"),
@@ -82,7 +82,7 @@ checkpoint adopt_locations:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=10,
+        runtime=minutes(10),
     params:
         code=code("workflow_scripts.adopt_locations"),
     conda:
@@ -105,7 +105,7 @@ rule label_locations:
     threads: 1
     resources:
         mem_mb=memory(3000),
-        runtime=30,
+        runtime=minutes(30),
     params:
         labels=option("labels"),
         code=code("workflow_scripts.label_locations"),

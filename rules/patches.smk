@@ -16,7 +16,7 @@ rule search_tile:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         code=code("workflow_scripts.search_tile"),
         catalogs=catalogs_searched,
@@ -40,7 +40,7 @@ rule gather_items:
     threads: 4
     resources:
         mem_mb=memory(6000),
-        runtime=600,
+        runtime=minutes(600),
     params:
         code=code("workflow_scripts.gather_items"),
         catalogs=catalogs_gathered,
@@ -66,7 +66,7 @@ rule select_scenes:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=30,
+        runtime=minutes(30),
     params:
         code=code("workflow_scripts.select_scenes"),
         settings=option("scenes"),
@@ -92,7 +92,7 @@ rule create_store:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=30,
+        runtime=minutes(30),
     params:
         code=code("workflow_scripts.create_store"),
         seasons=season_labels,
@@ -122,7 +122,7 @@ rule retrieve_patches:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=240,
+        runtime=minutes(240),
     params:
         # not a digest of the code: a comment edited here must not fetch terabytes again
         version=constant("workflow_scripts/retrieve_patches.py", "VERSION"),
@@ -151,7 +151,7 @@ rule index_patches:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=30,
+        runtime=minutes(30),
     params:
         code=code("workflow_scripts.index_patches"),
         size_m=patch_size,
@@ -183,7 +183,7 @@ rule verify_store:
     threads: 2
     resources:
         mem_mb=memory(4000),
-        runtime=240,
+        runtime=minutes(240),
     params:
         code=code("workflow_scripts.verify_store"),
     conda:

@@ -17,7 +17,7 @@ rule estimate_training:
     threads: model_threads
     resources:
         mem_mb=memory(8000),
-        runtime=30,
+        runtime=minutes(30),
         gpu=estimate_gpus,
     params:
         code=code("pretrain.estimate_training"),
@@ -54,7 +54,7 @@ rule pretrain:
     threads: model_threads
     resources:
         mem_mb=memory(8000),
-        runtime=10080,
+        runtime=10080,  # no more at a further attempt, which goes on from the last checkpoint
         nodes=model_machines,
         tasks=model_machines,
         mpi=model_launcher,

@@ -27,7 +27,7 @@ rule publish_dataset:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=240,
+        runtime=minutes(240),
     params:
         settings=dataset_settings,
         code=code("workflow_scripts.publish_dataset"),
@@ -54,7 +54,7 @@ rule publish_model:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=30,
+        runtime=minutes(30),
     params:
         model=model_settings,
         report=trained_on,

@@ -16,7 +16,7 @@ rule write_report:
     threads: 1
     resources:
         mem_mb=memory(8000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         datasets=DATASETS,
         models=MODELS,
@@ -45,7 +45,7 @@ rule write_paper_tables:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=10,
+        runtime=minutes(10),
     params:
         models=MODELS,
         notices={name: options["report"]["notice"] for name, options in DATASETS.items()},
@@ -69,7 +69,7 @@ rule map_embeddings:
     threads: 1
     resources:
         mem_mb=memory(8000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         neighbors_of=lambda wildcards: DATASETS[wildcards.dataset]["report"]["embeddings"][
             "neighbors_of"

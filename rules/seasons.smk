@@ -24,7 +24,7 @@ rule read_tile:
     threads: 4
     resources:
         mem_mb=memory(2000),
-        runtime=240,
+        runtime=minutes(240),
     params:
         code=code("workflow_scripts.read_tile"),
         settings=option("greenness"),
@@ -52,7 +52,7 @@ rule extract_greenness:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         code=code("workflow_scripts.extract_greenness"),
         settings=option("greenness"),
@@ -78,7 +78,7 @@ rule estimate_phenology:
     threads: 4
     resources:
         mem_mb=memory(4000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         code=code("workflow_scripts.estimate_phenology"),
         settings=lambda w: {
@@ -109,7 +109,7 @@ rule read_mcd12q2:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=240,
+        runtime=minutes(240),
     params:
         code=code("workflow_scripts.read_mcd12q2"),
     conda:
@@ -132,7 +132,7 @@ rule adopt_phenology:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=10,
+        runtime=minutes(10),
     params:
         code=code("workflow_scripts.adopt_phenology"),
     conda:
@@ -155,7 +155,7 @@ rule define_seasons:
     threads: 1
     resources:
         mem_mb=memory(4000),
-        runtime=60,
+        runtime=minutes(60),
     params:
         code=code("workflow_scripts.define_seasons"),
         settings=option("seasons"),

@@ -14,7 +14,7 @@ for source_path, source in SETTINGS.sources.items():
         threads: 1
         resources:
             mem_mb=memory(500),
-            runtime=240,
+            runtime=minutes(240),
         params:
             url=source["url"],
             sha256=source.get("sha256"),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from workflow_scripts import estimate_cost
-from workflow_scripts.core import store
+from workflow_scripts.core import amounts, store
 from workflow_scripts.core.stage import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,11 @@ def test_loads_by_hand():
     measured, assumed = RATES["measured"], RATES["assumed"]
     assert stages["search_tile"]["searches"] == 4 * 8 * assumed["scenes_per_tile_year"] / 100
     retrieve = stages["retrieve_patches"]
-    assert retrieve["cpu_hours"] == pytest.approx(10 / measured["patches_per_cpu_s"] / 3600)
+    start = measured["start_cpu_s"]
+    assert retrieve["cpu_hours"] == pytest.approx((10 / measured["patches_per_cpu_s"] + 3 * start) / 3600)
+    n_items = 4 * 8 * assumed["scenes_per_tile_year"]
+    items_s = n_items / measured["items_per_cpu_s"]
+    assert stages["search_tile"]["cpu_hours"] == pytest.approx((items_s + 4 * start) / 3600)
     assert retrieve["disk_bytes"] == pytest.approx(10 * measured["stored_mb_per_patch"] * 1e6)
     headers = 13 * 10 / assumed["patches_per_scene"]
     screening = 10 * (assumed["tries_per_patch"] - 1)
@@ -130,3 +134,25 @@ def test_main_and_the_printed_table(tmp_path):
     for cores in RATES["cores"]:
         assert f"{cores:,} cores" in text
     assert "assumed" in text and "bandwidth_mb_s 100" in text
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        (0, "0 s"),
+        (0.5 / 3600, "0.5 s"),
+        (59 / 3600, "59.0 s"),
+        (0.5, "30.0 min"),
+        (23.9, "23.9 h"),
+        (36, "1.5 d"),
+    ],
+)
+def test_durations_are_told_in_the_unit_that_fits(hours, text):
+    assert amounts.as_time(hours) == text
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1e3, "1.0 kB"), (2.5e6, "2.5 MB"), (8.4e12, "8.4 TB")]
+)
+def test_sizes_are_told_in_the_unit_that_fits(n_bytes, text):
+    assert amounts.as_size(n_bytes) == text

@@ -12,12 +12,13 @@ is reckoned to have a patch: an upper bound.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from workflow_scripts.core import bands, grid, store
+from workflow_scripts.core.amounts import as_size, as_time
 from workflow_scripts.core.ranges import MAX_REQUESTS
 from workflow_scripts.core.stage import atomic_path, read_json, run_stage, write_json
 from workflow_scripts.core.tiff import HEAD_BYTES
@@ -46,6 +47,7 @@ class Load:
     bytes: float = 0
     """Received."""
     cpu_hours: float = 0
+    """The starts of its jobs included."""
     disk_bytes: float = 0
     """Left on disk."""
 
@@ -136,7 +138,7 @@ def loads(
         n_patches * (larger * measured["mb_per_patch"] + assumed["tries_per_patch"] * SCREENING_MB) * 1e6
     )
     read_bytes += n_opened * FILES_PER_SCENE * HEAD_BYTES
-    return [
+    work = [
         Load(
             "read_tile",
             jobs=counts["n_greenness_tiles"],
@@ -149,6 +151,7 @@ def loads(
             jobs=n_tiles,
             searches=n_tiles * math.ceil(n_items / max(n_tiles, 1) / page_size) if page_size else 0,
             bytes=n_items * assumed["item_kb"] * 1e3 if page_size else 0,
+            cpu_hours=n_items / measured["items_per_cpu_s"] / 3600,
         ),
         Load("select_scenes", jobs=n_shards, cpu_hours=n_patches / measured["selected_per_cpu_s"] / 3600),
         Load(
@@ -162,6 +165,8 @@ def loads(
         ),
         Load("verify_store", jobs=1, cpu_hours=n_patches / measured["verified_per_cpu_s"] / 3600),
     ]
+    starts = measured["start_cpu_s"] / 3600
+    return [replace(load, cpu_hours=load.cpu_hours + load.jobs * starts) for load in work]
 
 
 def wall_hours(load: Load, cores: int, assumed: Mapping[str, float]) -> tuple[float, str]:
@@ -232,17 +237,17 @@ def as_text(document: Mapping[str, Any]) -> str:
     lines = [
         f"Dataset {document.get('dataset', '')}: {counts['n_locations']:,} locations, {counts['n_patches']:,} patches "
         f"at most, {counts['n_shards']:,} jobs, {counts['n_store_files']:,} files in the store",
-        f"{'':18}{'searches':>12}{'requests':>14}{'received GB':>13}{'CPU hours':>11}{'disk GB':>10}",
+        f"{'':18}{'searches':>12}{'requests':>14}{'received':>12}{'CPU time':>12}{'disk':>12}",
     ]
     for row in [*document["stages"], {"stage": "together", **document["total"]}]:
         lines.append(
-            f"  {row['stage']:16}{row['searches']:12,.0f}{row['requests']:14,.0f}{row['bytes'] / 1e9:13,.1f}"
-            f"{row['cpu_hours']:11,.1f}{row['disk_bytes'] / 1e9:10,.1f}"
+            f"  {row['stage']:16}{row['searches']:12,.0f}{row['requests']:14,.0f}"
+            f"{as_size(row['bytes']):>12}{as_time(row['cpu_hours']):>12}{as_size(row['disk_bytes']):>12}"
         )
     for entry in document["wall"]:
         slowest = max(entry["stages"].items(), key=lambda stage: stage[1]["hours"])
         lines.append(
-            f"  {entry['cores']:5,} cores: {entry['hours']:10,.1f} hours, most of them {slowest[0]}, "
+            f"  {entry['cores']:5,} cores: {as_time(entry['hours']):>10}, most of it {slowest[0]}, "
             f"limited by {slowest[1]['limit']}"
         )
     for kind, meaning in (("assumed", "your network, the catalog"), ("measured", "this code, one core")):
