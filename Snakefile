@@ -71,6 +71,7 @@ rule scenes:
 rule patches:
     input:
         per_dataset("patches.parquet", *STORE_OBJECTS, having=has_catalog),
+        stores,
         per_import("patches.parquet"),
 
 

@@ -224,7 +224,9 @@ def job_start(folder, n=6):
         subprocess.run([*map(str, command)], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return (taken[1] - taken[0]) / n
+    start = (taken[1] - taken[0]) / n
+    print(f"a run of Snakemake without its jobs: {taken[0] - start:.2f} s of processor time")
+    return start
 
 
 def verification(folder, n=16):

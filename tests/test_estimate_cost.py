@@ -132,7 +132,7 @@ def test_main_and_the_printed_table(tmp_path):
     text = (tmp_path / "estimate.txt").read_text()
     assert "Dataset d: 5 locations, 5 patches" in text
     for cores in RATES["cores"]:
-        assert f"{cores:,} cores" in text
+        assert f"{cores:,} core" in text
     assert "assumed" in text and "bandwidth_mb_s 100" in text
 
 

@@ -312,6 +312,14 @@ def test_code_of_retrieval_and_training_reruns_by_its_version_only(folder, check
     assert jobs["retrieve_patches"] == 3 and "select_scenes" not in jobs
 
 
+def test_a_rerun_of_create_store_hides_no_lost_object(folder, checkout):
+    module = checkout / "workflow_scripts/create_store.py"
+    module.write_text(module.read_text() + "\nANYTHING = 1\n")
+    (folder / DATASET / "patches.zarr/dn20/c.1.0.0.0.0").unlink()
+    jobs = planned(folder, "patches", config=SMALL, snakefile=checkout / "Snakefile")
+    assert jobs["create_store"] == 1 and jobs["retrieve_patches"] == 1
+
+
 def test_a_variant_starts_from_another_datasets_files(folder):
     variant = {"from": {"dataset": "small", "until": "phenology"}, "seasons": {"names": ["summer", "winter"]}}
     config = {"datasets": {**SMALL["datasets"], "variant": variant}}

@@ -1,5 +1,6 @@
 """The patch store: what is written is read back, by anyone, and never half."""
 
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -80,6 +81,32 @@ def test_jobs_write_no_common_file(path):
     store.write_shard(path, 1, fill(store.empty_shard(path, 1)))
     assert before == {name: (path / name).read_bytes() for name in store.shard_objects(0)}
     assert not path.with_name("patches.zarr.staging").exists()
+
+
+def test_two_processes_that_write_the_same_shard_both_finish(path, monkeypatch):
+    """A job of a run that was given up, beside the one that a new run sent."""
+    fork = multiprocessing.get_context("fork")
+    staged, go_on = fork.Event(), fork.Event()
+    arrays, flush = fill(store.empty_shard(path, 0)), os.fsync
+
+    def hesitate(handle):
+        staged.set()
+        go_on.wait(60)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", hesitate)
+    first = fork.Process(target=store.write_shard, args=(path, 0, arrays))
+    first.start()
+    assert staged.wait(60)
+    monkeypatch.undo()
+    second = fork.Process(target=store.write_shard, args=(path, 0, arrays))
+    second.start()
+    second.join(0.5)
+    go_on.set()
+    first.join(60)
+    second.join(60)
+    assert (first.exitcode, second.exitcode) == (0, 0)
+    np.testing.assert_array_equal(store.read_shard(path, 0)[0]["dn10"], arrays["dn10"])
 
 
 def test_a_failure_while_encoding_leaves_the_old_objects(path, monkeypatch):

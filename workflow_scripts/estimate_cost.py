@@ -247,7 +247,7 @@ def as_text(document: Mapping[str, Any]) -> str:
     for entry in document["wall"]:
         slowest = max(entry["stages"].items(), key=lambda stage: stage[1]["hours"])
         lines.append(
-            f"  {entry['cores']:5,} cores: {as_time(entry['hours']):>10}, most of it {slowest[0]}, "
+            f"  {entry['cores']:5,} core{'s' if entry['cores'] > 1 else ' '}: {as_time(entry['hours']):>10}, most of it {slowest[0]}, "
             f"limited by {slowest[1]['limit']}"
         )
     for kind, meaning in (("assumed", "your network, the catalog"), ("measured", "this code, one core")):

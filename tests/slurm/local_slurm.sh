@@ -2,7 +2,8 @@
 # A Slurm of two nodes, both this machine, for the tests: local_slurm.sh start | stop
 #
 # Debian's packages slurmctld, slurmd, slurm-client and munge, and root, are needed. Each node offers
-# four cores, whatever the machine has, and one stand-in GPU. Everything but the two files that Slurm's
+# four cores, whatever the machine has, and one stand-in GPU; jobs of the partition `urgent` preempt those of the
+# others; a job that is put back waits half a minute (cred_expire). Everything but the two files that Slurm's
 # commands look for, /etc/slurm/slurm.conf and gres.conf, lives in $SLURM_LOCAL.
 set -euo pipefail
 
@@ -30,7 +31,7 @@ SlurmctldPort=17817
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$HOME_/munge.socket
+AuthInfo=socket=$HOME_/munge.socket,cred_expire=30
 CredType=cred/munge
 StateSaveLocation=$HOME_/state
 SlurmctldPidFile=$HOME_/slurmctld.pid
@@ -44,6 +45,8 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 AccountingStorageType=accounting_storage/none
@@ -61,6 +64,7 @@ CONF
     done
     echo "PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE OverSubscribe=FORCE:4"
     echo "PartitionName=gpu Nodes=ALL MaxTime=INFINITE OverSubscribe=FORCE:4"
+    echo "PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=2 PreemptMode=OFF"
   } >"$CONFIG/slurm.conf"
   echo "$MARK" >"$CONFIG/gres.conf"
   for node in "${NODES[@]}"; do

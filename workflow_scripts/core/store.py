@@ -4,6 +4,7 @@ A shard is the patches of `per_shard` consecutive locations. Every array has exa
 (file) per shard, so jobs never write the same file. Layout and reasons: docs/architecture.md.
 """
 
+import fcntl
 import hashlib
 import json
 import math
@@ -466,6 +467,26 @@ def copy_layout(source: str, path: Path) -> None:
         folder.copy(name, path / name)
 
 
+@contextmanager
+def _staging_folder(path: Path, shard: int) -> Iterator[Path]:
+    """Give a folder beside a store to encode a shard in, to one process at a time.
+
+    Others wait for a lock on one byte of the store's `zarr.json`, which a kill ends. There are others only
+    where a job that was given up still runs beside its successor.
+    """
+    staging = path.with_name(f"{path.name}.staging") / str(shard)
+    with open(path / "zarr.json", "r+b") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, shard)
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):  # other jobs' staging folders may still be there
+                staging.parent.rmdir()
+
+
 def write_shard(
     path: str | os.PathLike, shard: int, arrays: Mapping[str, np.ndarray], *, threads: int = 1
 ) -> None:
@@ -486,9 +507,7 @@ def write_shard(
     facts = layout(path)
     names = array_names(facts["arrays"])
     objects = dict(zip(names, shard_objects(shard, names), strict=True))
-    staging = path.with_name(f"{path.name}.staging") / str(shard)
-    shutil.rmtree(staging, ignore_errors=True)
-    try:
+    with _staging_folder(path, shard) as staging:
         for name in names:
             spec, values = ARRAYS[name], np.asarray(arrays[name])
             (staging / name).mkdir(parents=True)
@@ -511,10 +530,6 @@ def write_shard(
                 os.fsync(file.fileno())
         for object_path in objects.values():
             os.replace(staging / object_path, path / object_path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        with suppress(OSError):  # other jobs' staging folders may still be there
-            staging.parent.rmdir()
 
 
 def _encoded_shard(values: np.ndarray, n_chunks: int, codec: str, threads: int) -> Iterator[bytes]:
