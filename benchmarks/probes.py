@@ -1,6 +1,6 @@
 """Speed and scores of the probes on made embeddings of the size of the paper's Biomes task.
 
-    .venv/bin/python benchmarks/probes.py [--locations 52000 --features 2048 --reference-folds 10 --paper-folds 3]
+    .venv/bin/python benchmarks/probes.py [--locations 52000 --features 2048 --reference-folds 10 --paper-folds 3 --seed 3]
 
 Prints, for random folds: the time of `fast`, of the k-NN probe and of a plain minibatch loop; macro F1 of each; the
 largest difference in macro F1 of `paper` from the plain loop; peak memory. The plain loop is written here, on torch's
@@ -28,21 +28,19 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pretrain.downstream import knn_probe, linear_probe
-from pretrain.downstream.evaluation import TaskData
 from pretrain.downstream.folds import Folds, make_folds
+from pretrain.downstream.task_data import TaskData
 from pretrain.downstream.tasks import Task
 
-SEED = 3
 
-
-def make_embeddings(n: int, n_features: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def make_embeddings(n: int, n_features: int, n_classes: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw embeddings that resemble a network's: correlated, not negative, classes uneven and overlapping.
 
     Returns
     -------
     float32 (n, n_features), class ids (n,)
     """
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     shares = np.arange(1, n_classes + 1) ** -0.8
     ids = rng.choice(n_classes, n, p=shares / shares.sum())
     n_latent = 96
@@ -61,14 +59,21 @@ def make_embeddings(n: int, n_features: int, n_classes: int) -> tuple[np.ndarray
 
 
 def plain_loop(
-    data: TaskData, ids: np.ndarray, folds: Folds, *, fold: int, share: float, has_loader: bool = False
+    data: TaskData,
+    ids: np.ndarray,
+    folds: Folds,
+    *,
+    fold: int,
+    share: float,
+    seed: int,
+    has_loader: bool = False,
 ) -> np.ndarray:
     """Train one fold's head batch by batch and give the classes of its tested rows.
 
     With a loader, torch's collects each batch row by row, as in the published loop; without, batches are indexed.
     """
-    fit_rows, held_rows = folds.split_validation(fold, share=share, seed=SEED)
-    draws = torch.Generator().manual_seed(SEED + fold)
+    fit_rows, held_rows = folds.split_validation(fold, share=share, seed=seed)
+    draws = torch.Generator().manual_seed(seed + fold)
     x, y = torch.from_numpy(data.features), torch.from_numpy(ids)
     x_fit, y_fit, x_held, y_held = x[fit_rows], y[fit_rows], x[held_rows], y[held_rows]
     head = torch.nn.Linear(x.shape[1], data.targets.shape[1])
@@ -121,10 +126,12 @@ def main() -> None:
     parser.add_argument("--reference-folds", type=int, default=10)
     parser.add_argument("--loader-folds", type=int, default=2)
     parser.add_argument("--paper-folds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=3)
     options = parser.parse_args()
+    seed = options.seed
     print(f"{options}, {torch.get_num_threads()} threads")
-    features, ids = make_embeddings(options.locations, options.features, options.classes)
-    rng = np.random.default_rng(SEED)
+    features, ids = make_embeddings(options.locations, options.features, options.classes, seed=seed)
+    rng = np.random.default_rng(seed)
     place = np.array([f"p{i:06d}" for i in range(len(ids))], object)
     lon, lat = rng.uniform(-180, 180, len(ids)), np.degrees(np.arcsin(rng.uniform(-0.8, 0.9, len(ids))))
     settings = {"dataset": "made", "target": "y", "kind": "classification"}
@@ -133,7 +140,7 @@ def main() -> None:
     targets = np.eye(options.classes, dtype=np.float32)[ids]
     data = TaskData(place, lon, lat, features, targets, {}, {})
     folds = make_folds(
-        place, ids, lon=lon, lat=lat, n_folds=options.folds, block_km=100, seed=SEED
+        place, ids, lon=lon, lat=lat, n_folds=options.folds, block_km=100, seed=seed
     )[0]  # fmt: skip
 
     def macro(chosen: np.ndarray, fold: int) -> float:
@@ -141,14 +148,14 @@ def main() -> None:
 
     every = range(folds.n_folds)
     found, wall, cpu = timed(
-        lambda: linear_probe.predict_fast(data, [(folds, fold) for fold in every], fast, seed=SEED)
+        lambda: linear_probe.predict_fast(data, [(folds, fold) for fold in every], fast, seed=seed)
     )
     f1_fast = np.array([macro(values.argmax(axis=1), fold) for fold, (values, _) in enumerate(found)])
     evaluations = [fit["n_evaluations"] for _, fit in found]
     penalties = sorted({round(fit["penalty"], 5) for _, fit in found})
     print(f"fast, {folds.n_folds} folds: {wall:.1f} s, CPU {cpu:.1f} s; macro F1 {f1_fast.mean():.2f}")
     print(f"  evaluations per fold {min(evaluations)} to {max(evaluations)}, penalties {penalties}")
-    (_, found), knn_wall, knn_cpu = timed(lambda: knn_probe.predict_divisions(data, [folds], fast, seed=SEED))
+    (_, found), knn_wall, knn_cpu = timed(lambda: knn_probe.predict_divisions(data, [folds], fast, seed=seed))
     f1_knn = [macro(found[0].values[folds.test(fold)].argmax(axis=1), fold) for fold in every]
     print(
         f"k-NN, k chosen in each fold: {knn_wall:.1f} s, CPU {knn_cpu:.1f} s; macro F1 {np.mean(f1_knn):.2f}"
@@ -158,7 +165,7 @@ def main() -> None:
         some = range(options.loader_folds)
         _, loader_wall, loader_cpu = timed(
             lambda: [
-                plain_loop(data, ids, folds, fold=f, share=paper.validation_share, has_loader=True)
+                plain_loop(data, ids, folds, fold=f, share=paper.validation_share, seed=seed, has_loader=True)
                 for f in some
             ]
         )
@@ -172,7 +179,9 @@ def main() -> None:
     if options.reference_folds:
         some = range(options.reference_folds)
         plain, plain_wall, plain_cpu = timed(
-            lambda: [plain_loop(data, ids, folds, fold=f, share=paper.validation_share) for f in some]
+            lambda: [
+                plain_loop(data, ids, folds, fold=f, share=paper.validation_share, seed=seed) for f in some
+            ]
         )
         f1_plain = np.array([macro(chosen, fold) for fold, chosen in enumerate(plain)])
         scale = folds.n_folds / len(some)
@@ -188,7 +197,7 @@ def main() -> None:
         if options.paper_folds:
             some = range(min(options.paper_folds, len(some)))
             found, wall, cpu = timed(
-                lambda: linear_probe.predict_paper(data, [(folds, fold) for fold in some], paper, seed=SEED)
+                lambda: linear_probe.predict_paper(data, [(folds, fold) for fold in some], paper, seed=seed)
             )
             f1_paper = np.array(
                 [macro(values.argmax(axis=1), fold) for fold, (values, _) in enumerate(found)]
