@@ -186,7 +186,9 @@ def adopts_phenology(dataset):
 
 
 def uses_phenology(dataset):
-    return DATASETS[dataset]["seasons"]["strategy"] == "phenology"
+    seasons = DATASETS[dataset]["seasons"]
+    takes_lengths = seasons["strategy"] == "calendar" and seasons["lengths"] == "phenology"
+    return seasons["strategy"] == "phenology" or takes_lengths
 
 
 def has_catalog(dataset):

@@ -120,6 +120,9 @@ def test_recipes_are_valid(names):
         first, second = settings.datasets["ssl4eco"], settings.datasets["ssl4eco-calendar"]
         assert second["locations"] == first["locations"]
         assert second["seasons"]["strategy"] == "calendar"
+        # what else must be equal for the seasons to be all that differs
+        assert second["seasons"]["lengths"] == "phenology"
+        assert (second["scenes"], second["patches"]) == (first["scenes"], first["patches"])
 
 
 def test_the_comparison_on_the_made_world_differs_in_one_thing_at_a_time():

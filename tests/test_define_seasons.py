@@ -347,6 +347,23 @@ def test_only_wanted_labels_in_the_wanted_order():
 # ---- other strategies ------------------------------------------------------------------------
 
 
+def test_calendar_windows_as_long_as_the_vegetations():
+    """Each around its day, as long as the place's own vegetation window; 30 days where it has none."""
+    locations = make_locations(3)
+    lengths = pd.DataFrame(
+        {
+            "location_id": np.repeat(locations["location_id"].to_numpy(), 4),
+            "season": list(SEASONS) * 3,
+            "length_days": [20, 90, 40.5, 214.5, 60, 30, 16, 259, np.nan, np.nan, np.nan, np.nan],
+        }
+    )
+    found = calendar_seasons(locations, lengths=lengths.sample(frac=1, random_state=0))
+    plain = calendar_seasons(locations)
+    expected = np.where(lengths["length_days"] > 0, lengths["length_days"], 30)
+    np.testing.assert_allclose(found["length_days"], expected)
+    np.testing.assert_allclose(found["target_doy"], plain["target_doy"])
+
+
 def test_calendar_windows():
     seasons = windows(calendar_seasons(make_locations()))
     assert seasons["target_doy"].tolist() == [79, 172, 265, 355]

@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from pretrain.downstream import knn_probe, linear_probe
 from pretrain.downstream.embed_patches import embeddings_of, write_embeddings
-from pretrain.downstream.evaluation import Predictions, evaluate, read_task_data, summarize
+from pretrain.downstream.evaluation import Predictions, evaluate, summarize
+from pretrain.downstream.task_data import read_task_data
 from pretrain.downstream.tasks import Task
 from workflow_scripts.core.tables import write_table
 

@@ -6,9 +6,9 @@ from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from pretrain.downstream import knn_probe
-from pretrain.downstream.evaluation import TaskData
 from pretrain.downstream.folds import Folds, make_folds
 from pretrain.downstream.knn_probe import predict_divisions
+from pretrain.downstream.task_data import TaskData
 from pretrain.downstream.tasks import Task
 
 

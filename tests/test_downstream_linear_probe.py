@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from pretrain.downstream import full_batch, losses
-from pretrain.downstream.evaluation import TaskData
 from pretrain.downstream.folds import Folds, make_folds
 from pretrain.downstream.linear_probe import (
     FIRST_PENALTY,
@@ -22,6 +21,7 @@ from pretrain.downstream.linear_probe import (
     predict_fast,
     probe,
 )
+from pretrain.downstream.task_data import TaskData
 from pretrain.downstream.tasks import Task, encode_targets
 
 

@@ -195,6 +195,7 @@ def calendar_seasons(
     *,
     names: Sequence[str] = SEASONS,
     days: float = 15,
+    lengths: pd.DataFrame | None = None,
     random_shift: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -205,6 +206,8 @@ def calendar_seasons(
     locations : `location_id`
     names : labels wanted, of the four seasons
     days : half the length of a window
+    lengths : windows of the same locations (`location_id`, `season`, `length_days`) whose lengths are taken over, so
+        that both kinds compare; where there is none, `days` stands
     random_shift : move all windows of a location by the same 0 to 364 days, as the published code of
         SSL4EO-S12 does. The shift follows from `seed` and the location's id alone.
     seed : for the shifts
@@ -219,8 +222,11 @@ def calendar_seasons(
     shift = np.array([_shift(seed, name) for name in ids]) if random_shift else np.zeros(ids.size)
     parts = []
     for name in names:
-        center = CALENDAR_DOY[name] + shift
-        parts.append(_circular_rows(ids, name, center - days, center + days, source="calendar"))
+        center, half = CALENDAR_DOY[name] + shift, np.full(ids.size, float(days))
+        if lengths is not None:
+            of = lengths[lengths["season"] == name].set_index("location_id")["length_days"].reindex(ids)
+            half = np.where(of.to_numpy(float) > 0, of.to_numpy(float) / 2, half)
+        parts.append(_circular_rows(ids, name, center - half, center + half, source="calendar"))
     return _assemble(parts)
 
 
@@ -447,6 +453,7 @@ def _by_calendar(job: Any, locations: pd.DataFrame, settings: Mapping[str, Any])
         locations,
         names=settings["names"],
         days=settings.get("days", 15),
+        lengths=_by_phenology(job, locations, settings) if settings.get("lengths") == "phenology" else None,
         random_shift=settings.get("random_shift", False),
         seed=job.params.seed,
     )

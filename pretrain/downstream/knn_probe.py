@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.downstream.evaluation import Predictions, TaskData, resolve_device, run_probe
+from pretrain.downstream.evaluation import Predictions, resolve_device, run_probe
 from pretrain.downstream.folds import UNUSED, Folds
 from pretrain.downstream.metrics import LOWER_IS_BETTER
+from pretrain.downstream.task_data import TaskData
 from pretrain.downstream.tasks import Task
 from workflow_scripts.core.stage import run_stage
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from pretrain.downstream import full_batch
-from pretrain.downstream.evaluation import Predictions, TaskData, resolve_device, run_probe
+from pretrain.downstream.evaluation import Predictions, resolve_device, run_probe
 from pretrain.downstream.folds import Folds
+from pretrain.downstream.task_data import TaskData
 from pretrain.downstream.tasks import Loss, Task
 from workflow_scripts.core.stage import run_stage
 

@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from pretrain.downstream import linear_probe
-from pretrain.downstream.evaluation import TaskData, read_labels, read_task_data
 from pretrain.downstream.folds import TRAIN, Folds, make_folds
+from pretrain.downstream.task_data import TaskData, read_labels, read_task_data
 from pretrain.downstream.tasks import Task, output_table, with_classes
 from workflow_scripts.core import tables
 from workflow_scripts.core.objects import parent

@@ -59,7 +59,7 @@ def product_files(wildcards):
 
 def season_cycles(wildcards):
     """Vegetation cycles, where the strategy needs them."""
-    if DATASETS[wildcards.dataset]["seasons"]["strategy"] == "phenology":
+    if uses_phenology(wildcards.dataset):
         return [f"results/datasets/{wildcards.dataset}/phenology_cycles.parquet"]
     return []
 
