@@ -17,6 +17,7 @@ rule search_tile:
     resources:
         mem_mb=memory(2000),
         runtime=minutes(60),
+        searches=searches,
     params:
         code=code("workflow_scripts.search_tile"),
         catalogs=catalogs_searched,

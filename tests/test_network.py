@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_scenes import EPSG, LEFT, TOP, write_files
 
-from workflow_scripts.core import network
+from workflow_scripts.core import item_files, network
 from workflow_scripts.core.block_reader import BlockReader
 from workflow_scripts.core.ranges import Ranges
 from workflow_scripts.core.rasterio_reader import RasterioReader
@@ -52,6 +52,11 @@ class Handler(BaseHTTPRequestHandler):
             server.n_tokens += 1
             token = {"msft:expiry": f"{ends:%Y-%m-%dT%H:%M:%SZ}", "token": f"sig=SECRET{server.n_tokens}"}
             return self.answer(200, json.dumps(token).encode())
+        if "comp=list" in query:
+            body = server.blobs.pop(0)
+            return self.answer(200, body.encode(), Content_Type="application/xml")
+        if server.ended and server.ended in query:
+            return self.answer(403, b"")
         if server.refusals:
             status, headers = server.refusals.pop(0)
             return self.answer(status, b"", **headers)
@@ -85,7 +90,7 @@ def folder(tmp_path_factory):
 def server(folder):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.folder, server.asked, server.refusals = folder, [], []
-    server.n_tokens, server.token_lives_s = 0, 3600
+    server.n_tokens, server.token_lives_s, server.ended, server.blobs = 0, 3600, "", []
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -115,10 +120,37 @@ def test_buckets_are_read_by_either_reader(server, folder, monkeypatch, make, wa
 
 def test_a_buckets_folder_is_listed_in_order(server):
     access = network.Access(s3={"anonymous": True, "region": "us-west-2", "endpoint": server.url})
-    assert Ranges(access=access).list_s3("s3://bucket/items") == [
+    assert Ranges(access=access).list_folder("s3://bucket/items") == [
         "s3://bucket/items/a.parquet",
         "s3://bucket/items/b.parquet",
     ]
+
+
+def blobs(*names, marker=""):
+    listed = "".join(
+        f"<Blob><Name>{name}</Name><Properties><Last-Modified>Fri, 01 Jan 2021 00:00:00 GMT</Last-Modified>"
+        "<Content-Length>1</Content-Length><Content-Type>x</Content-Type><Etag>x</Etag></Properties></Blob>"
+        for name in names
+    )
+    return (
+        '<?xml version="1.0" encoding="utf-8"?><EnumerationResults>'
+        f"<Blobs>{listed}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
+    )
+
+
+def test_a_folder_of_an_azure_container_is_listed_page_by_page_with_a_token(server, tokens):
+    """Planetary Computer's items: a folder that is called a file, of weekly parts."""
+    parts = [f"sentinel-2-l2a.parquet/part-{i}.parquet" for i in range(3)]
+    server.blobs = [blobs(*parts[:2], marker="more"), blobs(parts[2], "sentinel-2-l2a.parquet/_metadata")]
+    catalog = {"type": "geoparquet", "path": f"{server.url}/items/sentinel-2-l2a.parquet/"}
+    found = item_files.parquet_files(catalog, Ranges(access=tokens))
+    assert found == [f"{server.url}/items/{part}" for part in parts]
+    asked = [path for _, path, _ in server.asked if "comp=list" in path]
+    assert len(asked) == 2 and "marker=more" in asked[1]
+    assert all("sig=SECRET1" in path and "prefix=sentinel-2-l2a.parquet" in path for path in asked)
+    server.blobs = [blobs(parts[0])]
+    assert len(item_files.parquet_files(catalog, Ranges())) == 1
+    assert "sig=" not in server.asked[-1][1]
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -134,6 +166,44 @@ def test_a_server_that_names_a_pause_is_left_alone_by_all_threads(server, monkey
     later = [when for when in times if when > times[0] + 0.5]
     assert later and min(later) - times[0] > 0.95
     assert len(times) - len(later) <= 3
+
+
+@pytest.fixture
+def tokens(server, monkeypatch):
+    """The signing library with our server as its service and as its storage."""
+    planetary_computer = pytest.importorskip("planetary_computer")
+    from planetary_computer import sas
+
+    monkeypatch.setattr(sas, "TOKEN_CACHE", {})
+    monkeypatch.setattr(sas, "BLOB_STORAGE_DOMAIN", server.url.removeprefix("http://"))
+    monkeypatch.setattr(planetary_computer.settings.Settings.get(), "sas_url", f"{server.url}/token")
+    monkeypatch.setattr(network, "_forgotten", {})
+    monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.001)
+    return network.Access("planetary-computer")
+
+
+@pytest.mark.parametrize("make", [BlockReader, RasterioReader])
+def test_a_token_refused_before_its_end_is_replaced_once(server, tokens, make):
+    href = f"{server.url}/A/B02.tif"
+    server.ended = "SECRET1"
+    with make(access=tokens) as reader:
+        (got,) = dict(reader.read({href: [WINDOW]}))[href]
+    assert not isinstance(got, Failure) and server.n_tokens == 2
+    server.ended = "SECRET"  # no token helps: the service is not asked again and again
+    with make(access=tokens) as reader:
+        (got,) = dict(reader.read({href: [WINDOW]}))[href]
+    assert isinstance(got, Failure) and "SECRET" not in got.message and server.n_tokens == 2
+
+
+def test_a_long_rest_is_obeyed_and_an_endless_one_not_waited_for():
+    pauses, waits = [], [500.0, 7200.0]
+
+    def refuse():
+        raise network.TransientError("HTTP 429", retry_after_s=waits.pop(0))
+
+    with pytest.raises(network.UnavailableError, match="no request for 2.0 h"):
+        network.retry(refuse, "search", sleep=pauses.append)
+    assert pauses == [500.0]
 
 
 def test_signatures_are_renewed_before_they_end_and_told_to_nobody(server, folder, monkeypatch, caplog):

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -300,6 +301,7 @@ def api(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(network, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(stac, "REQUEST_EVERY_S", 0.0)
     url = f"http://127.0.0.1:{server.server_port}/"
     yield {"type": "api", "url": url, "collection": "sentinel-2-l2a", "conventions": "earth-search"}
     server.shutdown()
@@ -319,6 +321,15 @@ def test_api_gives_what_files_give(api, catalogs):
     Api.conforms = False
     assert list(search(api)["item_id"]) == list(found["item_id"])
     assert "query" not in Api.asked[-1]
+
+
+def test_requests_of_a_search_keep_their_distance(api, monkeypatch):
+    monkeypatch.setattr(stac, "REQUEST_EVERY_S", 0.05)
+    Api.faults = [(503, {})]
+    began = time.monotonic()
+    search(api)
+    # the landing page, the page that failed, and the others: as many pauses as requests but one
+    assert time.monotonic() - began > 0.05 * (1 + len(Api.asked) - 1) - 0.01
 
 
 def test_api_that_stays_down_is_one_clear_message(api, monkeypatch):

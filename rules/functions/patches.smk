@@ -9,7 +9,12 @@ def scene_catalogs(wildcards, keep=lambda entry: True):
             f"dataset {wildcards.dataset!r}: scenes.catalog is null. Name an entry of `catalogs`: {sorted(CATALOGS)}"
         )
     names = [name for name in (scenes["catalog"], scenes["failover"]) if name is not None]
-    return {name: CATALOGS[name] for name in names if keep(CATALOGS[name])}
+    # without the terms of use: a word changed there must not ask every tile again
+    return {
+        name: {key: value for key, value in CATALOGS[name].items() if key != "terms"}
+        for name in names
+        if keep(CATALOGS[name])
+    }
 
 
 def scene_access(wildcards):
@@ -40,6 +45,11 @@ def catalogs_gathered(wildcards):
 def catalogs_searched(wildcards):
     """Params function: the scene catalogs that are asked per tile."""
     return scene_catalogs(wildcards, keep=lambda entry: not is_in_many_files(entry))
+
+
+def searches(wildcards):
+    """Resources function: searches of a service that a job makes at a time; profiles bound their number."""
+    return sum(entry["type"] == "api" for entry in catalogs_searched(wildcards).values())
 
 
 def files_of(catalogs):

@@ -91,7 +91,7 @@ def catalog_files(catalog: Mapping[str, Any]) -> list[str]:
 
 
 def parquet_files(catalog: Mapping[str, Any], ranges: Ranges) -> list[str]:
-    """List the files of a GeoParquet catalog, local ones first; folders of buckets are looked into.
+    """List the files of a GeoParquet catalog, local ones first; folders of buckets and containers are looked into.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def parquet_files(catalog: Mapping[str, Any], ranges: Ranges) -> list[str]:
     """
     files = catalog_files(catalog)
     for path in map(str, _paths(catalog)):
-        if path.startswith("s3://") and not path.endswith(".parquet"):
-            found = network.retry(lambda path=path: ranges.list_s3(path), f"listing {path}")
+        if path.endswith("/") or (path.startswith("s3://") and not path.endswith(".parquet")):
+            found = network.retry(lambda path=path: ranges.list_folder(path), f"listing {path}")
             files += [name for name in found if name.endswith(".parquet")]
         elif network.is_remote(path):
             files.append(path)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import pandas as pd
 import rasterio
 import requests
@@ -20,11 +21,18 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_forgotten: dict[str, float] = {}
+"""Token → when it was last replaced, on the clock of `time.monotonic`."""
+
 ATTEMPTS = 5
 """How often a failing request is made before the job fails."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 120.0
+LONGEST_REST_S = 3600.0
+"""A server's `Retry-After` is obeyed up to this; one that wants more is not waited for."""
 TIMEOUT_S = 60
+NEW_TOKEN_AFTER_S = 60.0
+"""A token that is refused before its end is replaced this often at most."""
 PASSING_STATUS = (403, 408, 425, 429, 500, 502, 503, 504)
 """HTTP states worth another try: 403 is also an expired token and Earth Search's throttling."""
 
@@ -77,7 +85,8 @@ def retry(
     Raises
     ------
     UnavailableError
-        After the last attempt, with the last failure's message.
+        After the last attempt, with the last failure's message; at once where the server asks for more
+        time than `LONGEST_REST_S`.
     """
     for attempt in range(1, attempts + 1):
         pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
@@ -85,8 +94,10 @@ def retry(
             return call()
         except TransientError as error:
             failure = redact(error)
-            if error.retry_after_s is not None:
-                pause = min(max(pause, error.retry_after_s), LONGEST_PAUSE_S)
+            pause = max(pause, error.retry_after_s or 0)
+            if pause > LONGEST_REST_S:
+                message = f"{what}: {failure}; the server wants no request for {pause / 3600:.1f} h. Run again then."
+                raise UnavailableError(message) from None
         except (requests.ConnectionError, requests.Timeout) as error:
             failure = redact(error)
         if attempt < attempts:
@@ -149,6 +160,22 @@ def sign(href: str, access: Access) -> str:
     raise ValueError(f"catalog option sign = {access.sign!r} is not one of ['planetary-computer']")
 
 
+def forget_token(url: str, access: Access) -> None:
+    """Have a new token asked for, after a signed address was refused although its token has not ended.
+
+    Once a minute at most: what is refused with any token must not become a flood of requests for tokens.
+    """
+    if access.sign != "planetary-computer":
+        return
+    from planetary_computer import sas
+
+    for key, held in list(sas.TOKEN_CACHE.items()):
+        is_due = time.monotonic() - _forgotten.get(key, -np.inf) > NEW_TOKEN_AFTER_S
+        if held.token in url and is_due:  # another thread may have a new one already
+            _forgotten[key] = time.monotonic()
+            sas.TOKEN_CACHE.pop(key, None)
+
+
 def open_href(href: str, *, access: Access = OPEN) -> rasterio.DatasetReader:
     """Open a raster file of an item, local or remote, once and without a second try.
 
@@ -163,10 +190,14 @@ def open_href(href: str, *, access: Access = OPEN) -> rasterio.DatasetReader:
         os.environ.setdefault(key, value)
     # GDAL's own messages carry signed addresses
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+    url = ""
     try:
+        url = sign(href, access)
         with rasterio.Env(**_s3_options(access)):
-            return rasterio.open(_gdal_path(sign(href, access)))
+            return rasterio.open(_gdal_path(url))
     except RasterioError as error:
+        if "response code: 403" in str(error):
+            forget_token(url, access)
         raise read_failure(href, error) from None
     except requests.RequestException as error:
         raise TransientError(f"no token for {file_name(href)}: {type(error).__name__}") from None

@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import obstore
 import requests
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
+from obstore.store import AzureStore, S3Store
 
 from workflow_scripts.core import network
 from workflow_scripts.core.connections import CONNECT_TIMEOUT_S, Server
@@ -109,6 +109,8 @@ class Ranges:
             raise UnsupportedError("its server does not serve ranges")
         if answer.status not in network.PASSING_STATUS:
             raise RuntimeError(message)
+        if answer.status == 403:
+            network.forget_token(url, self._access)
         pause = network.retry_after_s(answer.headers.get("Retry-After"))
         if pause:
             host.rest(pause)
@@ -140,16 +142,29 @@ class Ranges:
                 self._buckets[parts.netloc] = _s3_store(parts.netloc, self._access)
             return self._buckets[parts.netloc], parts.path.lstrip("/")
 
-    def list_s3(self, href: str) -> list[str]:
-        """List the addresses of the objects below a folder of a bucket, sorted."""
-        bucket, prefix = self._bucket(href)
-        name = urlsplit(href).netloc
+    def list_folder(self, href: str) -> list[str]:
+        """List the addresses of the files below a folder, sorted: `s3://`, or `https://` of an Azure container.
+
+        Raises
+        ------
+        TransientError
+            If the request failed in a way that may pass.
+        RuntimeError
+            If the store refuses, or lists nothing there.
+        """
         try:
-            return sorted(
-                f"s3://{name}/{entry['path']}" for part in obstore.list(bucket, prefix) for entry in part
-            )
+            if urlsplit(href).scheme == "s3":
+                bucket, prefix = self._bucket(href)
+                root = f"s3://{urlsplit(href).netloc}"
+            else:
+                bucket, prefix, root = _azure_container(href, self._access)
+            names = [entry["path"] for part in obstore.list(bucket, prefix) for entry in part]
+        except requests.RequestException as error:
+            name = network.file_name(href)
+            raise network.TransientError(f"no token for {name}: {type(error).__name__}") from None
         except (BaseError, OSError) as error:
             raise _s3_failure(href, error) or RuntimeError(f"{href}: nothing is listed there") from None
+        return sorted(f"{root}/{name}" for name in names)
 
 
 class _Host:
@@ -161,7 +176,7 @@ class _Host:
 
     def rest(self, seconds: float) -> None:
         """Ask nothing for some time."""
-        until = time.monotonic() + min(seconds, network.LONGEST_PAUSE_S)
+        until = time.monotonic() + min(seconds, network.LONGEST_REST_S)
         self._rests_until = max(self._rests_until, until)
 
     def wait(self) -> None:
@@ -234,6 +249,23 @@ def _s3_store(bucket: str, access: network.Access) -> S3Store:
     return S3Store(bucket, **config, client_options=client, retry_config={"max_retries": 0})
 
 
+def _azure_container(href: str, access: network.Access) -> tuple[AzureStore, str, str]:
+    """Give the client of an Azure container, the folder in it, and the container's address."""
+    parts = urlsplit(href)
+    container, _, prefix = parts.path.strip("/").partition("/")
+    endpoint = f"{parts.scheme}://{parts.netloc}"
+    token = urlsplit(network.sign(f"{endpoint}/{container}/{prefix}/", access)).query
+    store = AzureStore(
+        container,
+        account_name=parts.netloc.partition(".")[0],
+        endpoint=endpoint,
+        client_options={"allow_http": True, "timeout": f"{network.TIMEOUT_S}s"},
+        retry_config={"max_retries": 0},
+        **({"sas_key": token} if token else {"skip_signature": True}),
+    )
+    return store, prefix, f"{endpoint}/{container}"
+
+
 def _s3_failure(href: str, error: Exception) -> RuntimeError | None:
     """Turn a failure of obstore, whose text may hold keys, into ours; None past the file's end."""
     found = re.search(r"status code: (\d{3})", str(error))
@@ -243,7 +275,7 @@ def _s3_failure(href: str, error: Exception) -> RuntimeError | None:
     name = network.file_name(href)
     if isinstance(error, PermissionError) or status in (401, 403):
         return RuntimeError(
-            f"{name}: the bucket refuses: check the catalog's option s3, or the keys in the environment"
+            f"{name}: the bucket refuses: check the catalog's options s3 and sign, or the keys in the environment"
         )
     message = f"{name}: {f'HTTP {status}' if status else type(error).__name__}"
     if status is None or status in network.PASSING_STATUS:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 PAGE_SIZE = 100
 """Items per page; Earth Search answers 502 at 250 (pystac-client issue 659)."""
+REQUEST_EVERY_S = 0.5
+"""Least time between two requests of a search. How many search at once is the rules' resource `searches`."""
 
 
 def search_items(
@@ -178,15 +181,19 @@ def _read_api(
 
 
 def _patient_io(what: str, catalog: Mapping[str, Any]) -> Any:
-    """pystac-client's HTTP layer, with our retries instead of urllib3's."""
+    """pystac-client's HTTP layer, with our retries instead of urllib3's, and never faster than `REQUEST_EVERY_S`."""
     from pystac_client.exceptions import APIError
     from pystac_client.stac_api_io import StacApiIO
 
     class PatientIO(StacApiIO):
+        next_s = 0.0
+
         def request(self, *arguments: Any, **options: Any) -> str:
             return network.retry(lambda: self.once(*arguments, **options), what)
 
         def once(self, *arguments: Any, **options: Any) -> str:
+            time.sleep(max(0.0, self.next_s - time.monotonic()))
+            self.next_s = time.monotonic() + REQUEST_EVERY_S
             headers: dict[str, str] = {}
             self.session.hooks["response"] = [lambda answer, **_: headers.update(answer.headers)]
             try:
