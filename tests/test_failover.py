@@ -84,7 +84,7 @@ def test_an_unreadable_scene_comes_from_the_second_catalog_and_says_so(world, ca
     (world.folder / "first/A/B05.tif").unlink()
     row = world.retrieve().iloc[0]
     assert (row["item_id"], row["catalog"], row["failover_from"]) == ("A-again", "other", "made")
-    assert row["baseline"] == "02.08" and row["rank"] == 0
+    assert row["baseline"] == "02.08" and row["rank"] == 0 and row["reason"] == "candidate"
     entries = json.loads(row["screened"])
     assert [(e["catalog"], e["outcome"]) for e in entries] == [("made", "read_error"), ("other", "ok")]
     stored = store.open_store(world.store)["dn20"].isel(location=0, season=0).values

@@ -4,6 +4,7 @@ import fabricate
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 
 from workflow_scripts import inspect_store
 from workflow_scripts.core import store
@@ -59,3 +60,21 @@ def test_what_is_no_store_is_told(tmp_path, capsys):
     xr.Dataset({"other": ("x", [1])}).to_zarr(tmp_path / "other.zarr")
     assert inspect_store.command([str(tmp_path / "other.zarr")]) == 1
     assert "none of ['embeddings', 'greenness', 'patches']" in capsys.readouterr().err
+
+
+def test_true_color_is_drawn_of_the_right_bands():
+    """An imported archive has all it publishes at 10 m in one array."""
+    names = ["B01", "B02", "B03", "B04"]
+    values = np.arange(4, dtype=np.uint16)[:, None, None] * 1000 * np.ones((1, 1, 4, 8, 8), np.uint16)
+    dataset = xr.Dataset(
+        {
+            "dn10": (("location", "season", "band10", "y10", "x10"), values),
+            "epsg": (("location", "season"), [[32632]]),
+            "datetime": (("location", "season"), np.array([["2021-07-01"]], "datetime64[ns]")),
+        },
+        {"band10": names, "season": ["summer"], "location_id": ("location", ["P"])},
+    )
+    figure = Figure()
+    inspect_store._draw_patches(dataset, figure, np.array([0]))
+    (shown,) = figure.axes[0].images
+    np.testing.assert_allclose(shown.get_array()[0, 0], np.array([3, 2, 1]) * 0.1 / 0.3, atol=1e-6)

@@ -201,7 +201,7 @@ def test_a_long_rest_is_obeyed_and_an_endless_one_not_waited_for():
     def refuse():
         raise network.TransientError("HTTP 429", retry_after_s=waits.pop(0))
 
-    with pytest.raises(network.UnavailableError, match="no request for 2.0 h"):
+    with pytest.raises(network.UnavailableError, match=r"no request for 2\.0 h"):
         network.retry(refuse, "search", sleep=pauses.append)
     assert pauses == [500.0]
 

@@ -138,10 +138,10 @@ def test_a_dataset_is_rebuilt_scene_for_scene_and_unresolved_ids_are_listed(tmp_
     # 2021-07-01 is day 182; the window's middle is day 198
     assert table.loc[("P0", "summer"), "days_from_target"] == -16
     assert table["reason"].to_dict() == {
-        ("P0", "summer"): "",
+        ("P0", "summer"): "candidate",
         ("P0", "winter"): "unresolved",
         ("P1", "summer"): "no_image",
-        ("P1", "winter"): "",
+        ("P1", "winter"): "candidate",
     }
     unresolved = world.scenes().query("reason == 'unresolved'")
     assert list(unresolved["item_id"]) == ["20211221T101031_20211221T101031_T32TQT"]

@@ -176,6 +176,18 @@ def test_cloudy_patch_gives_way_to_next_candidate_and_snow_does_not_count(make_w
     assert set(winter["item_id"]) == {"C"} and set(winter["cloud_fraction"]) == {0.0}
 
 
+def test_the_index_tells_scenes_of_the_second_pass(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for item_id in "AC":
+        write_files("scenes", item_id)
+    items = [make_item("A", "2021-07-01", **{"eo:cloud_cover": 60.0}), make_item("C", "2021-12-20")]
+    table = World(tmp_path, items).run()
+    assert list(zip(table["item_id"], table["reason"], strict=True)) == [
+        ("A", "second_pass"),
+        ("C", "candidate"),
+    ]
+
+
 def test_cloud_fraction_is_counted_over_the_patch(make_world):
     def stripes(scl):
         for row, value in ((0, 3), (1, 8), (2, 10), (3, 11), (4, 7)):

@@ -15,22 +15,17 @@ from workflow_scripts.core import grid, store, tables
 POINTS = (CENTER, (CENTER[0] - 700, CENTER[1] + 300), (CENTER[0] + 333, CENTER[1] - 777))
 
 
+def cloudy_corner(scl):
+    return np.where(np.add.outer(np.arange(len(scl)), np.arange(len(scl))) > 185, 9, 5).astype(np.uint8)
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """A world that was retrieved: three locations in two shards; one winter is missing."""
     folder = tmp_path_factory.mktemp("world")
     items = []
     for item_id, day, offset in (("A", "2021-07-01", "02.14"), ("C", "2021-12-20", "04.00")):
-        scl = (
-            (lambda s: np.where(np.add.outer(np.arange(150), np.arange(150)) > 185, 9, s))
-            if item_id == "C"
-            else 4
-        )
-        write_files(
-            folder / "scenes",
-            item_id,
-            scl=lambda s, scl=scl: (scl(s) if callable(scl) else s).astype(np.uint8),
-        )
+        write_files(folder / "scenes", item_id, scl=5 if item_id == "A" else cloudy_corner)
         items.append(make_item(item_id, day, **{"s2:processing_baseline": offset}))
     made = World(folder, items, points=POINTS)
     made.run()
@@ -150,13 +145,21 @@ def spoil(world, shard, name, where, value):
         ("epsg", (0, 0), 32633, {"facts"}),
         ("datetime", (0, 0), 5, {"facts"}),
         ("origin60_x", (0, 0), 0.0, {"place"}),
+        ("scl_fraction", (0, 0, 4), 0.5, {"cloud"}),
     ],
 )
 def test_spoiled_values_are_found(world, name, where, value, kinds):
     spoil(world, 0, name, where, value)
     result = verification(world)
     assert not result["is_good"] and set(result["findings"]) <= kinds and set(result["findings"]) & kinds
-    assert all("P0, summer" in what for whats in result["findings"].values() for what in whats)
+    assert all("P0" in what for whats in result["findings"].values() for what in whats)
+
+
+def test_spoiled_facts_of_locations_are_found(world):
+    for name, value in (("aligned", False), ("span_days", 3.0)):
+        spoil(world, 0, name, 0, value)
+    facts = verification(world)["findings"]["facts"]
+    assert [what.split(" is ")[0] for what in facts] == ["P0: aligned", "P0: span_days"]
 
 
 def test_pixels_where_there_is_no_patch_are_found(world):
@@ -227,6 +230,15 @@ def test_reading_a_good_store_again_finds_nothing(world, capsys):
     assert json.loads(capsys.readouterr().out)["reread"] == []
 
 
+def test_a_copy_in_a_second_catalog_is_not_read_for_the_first(world):
+    """Mirrors name an item alike."""
+    index = tables.read_table(world.folder / "patches.parquet", "patches")
+    scenes = world.scenes()
+    copies = scenes[scenes["rank"] >= 0].assign(catalog="mirror", hrefs="{}", reason="failover")
+    both = pd.concat([scenes, copies], ignore_index=True)
+    assert list(verify_store.reread(world.store, index, both, share=1, seed=0)) == []
+
+
 def test_explain_tells_the_story(world, capsys):
     results = world.folder / "results"
     shutil.copytree(world.folder, results / "datasets" / "made", ignore=shutil.ignore_patterns("results"))
@@ -235,6 +247,7 @@ def test_explain_tells_the_story(world, capsys):
     assert "P2 in dataset made: lon 12.1" in text and "summer: days 152 to 244 of the year" in text
     assert "1. A 2021-07-01 (-16 days, cloud 5.0 %, EPSG:32632, offset 0): taken, patch 0 % cloud" in text
     assert "1. C 2021-12-20" in text and "too cloudy" in text and "nothing stored: cloudy" in text
+    assert text.rstrip().endswith("1 of 2 seasons have a patch; one grid, 0 days from first to last scene")
     assert explain.command(["P9", "--results", str(results)]) == 1
     assert "'P9' is in none of the datasets made" in capsys.readouterr().err
     assert explain.command(["P2", "--results", str(results), "--dataset", "other"]) == 1

@@ -62,6 +62,8 @@ def story(folder: Path, location_id: str) -> Iterator[str]:
         yield f"  {season}: {window_text(window)}"
         yield from scene_lines(scenes, retrieved, season)
         yield from patch_lines(retrieved, season)
+    if retrieved is not None:
+        yield summary_line(retrieved)
 
 
 def _rows(path: Path, name: str, location_id: str) -> pd.DataFrame | None:
@@ -141,6 +143,17 @@ def patch_lines(retrieved: pd.DataFrame | None, season: str) -> Iterator[str]:
             )
         else:
             yield f"    nothing stored: {patch['reason']}"
+
+
+def summary_line(retrieved: pd.DataFrame) -> str:
+    """Say how many seasons a location has, whether on one grid, and how far apart in time."""
+    there = retrieved[retrieved["status"] == "ok"]
+    text = f"  {len(there)} of {len(retrieved)} seasons have a patch"
+    if there.empty:
+        return text
+    is_aligned = len(there[["epsg", "origin_x", "origin_y"]].drop_duplicates()) == 1
+    days = (there["datetime"].max() - there["datetime"].min()).days
+    return f"{text}; {'one grid' if is_aligned else 'several grids'}, {days} days from first to last scene"
 
 
 def command(arguments: list[str]) -> int:

@@ -189,7 +189,9 @@ def _reasons(path: Path) -> dict[str, dict[str, int]]:
 def _draw_patches(dataset: xr.Dataset, figure: Figure, rows: np.ndarray) -> None:
     seasons = dataset["season"].values
     grid = figure.subplots(len(rows), len(seasons), squeeze=False)
-    order = [bands.BANDS10.index(name) for name in ("B04", "B03", "B02")]
+    held = dataset["band10"].values.tolist()  # an imported archive has its own bands here
+    order = [held.index(name) for name in ("B04", "B03", "B02") if name in held]
+    order = order if len(order) == len("RGB") else [0] * len("RGB")
     for axes, row in zip(grid, rows, strict=True):
         one = dataset[["dn10", "datetime", "epsg"]].isel(location=row).load()
         for i, axis in enumerate(axes):

@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.core import bands, network, store, tables
+from workflow_scripts.core import network, store, tables
 from workflow_scripts.core.objects import is_remote, parent
-from workflow_scripts.core.patches import PARTS, READERS
+from workflow_scripts.core.patches import PARTS, READERS, scl_fractions
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.retrieval.fetching import check_service, clear, keep_patches, screen, take_pixels
 from workflow_scripts.retrieval.slots import Limits, Slot, make_slots, missing_reason
@@ -76,11 +76,13 @@ def _retrieved_row(slot: Slot) -> dict[str, Any]:
     same = ("item_id", "collection", "catalog", "datetime", "days_from_target", "rank", "sun_zenith")
     same += ("mgrs_tile", "epsg", "baseline", "dn_offset", "offset_source")
     moment = pd.Timestamp(chosen["datetime"])
+    is_twin = chosen["reason"] == "failover"
+    first = slot.candidates[slot.tried - 1] if is_twin else chosen
     return {
         **row,
         "status": "ok",
-        "reason": "",
-        "failover_from": slot.candidates[slot.tried - 1]["catalog"] if chosen["reason"] == "failover" else "",
+        "reason": first["reason"],
+        "failover_from": first["catalog"] if is_twin else "",
         **{name: chosen[name] for name in same},
         "target_date": moment.normalize() - pd.Timedelta(days=int(chosen["days_from_target"])),
         "scene_cloud_cover": chosen["cloud_cover"],
@@ -114,11 +116,6 @@ def fill_small_arrays(table: pd.DataFrame, slots: Sequence[Slot], arrays: Mappin
     arrays["aligned"][:] = store.aligned(arrays["epsg"], arrays["origin_x"], arrays["origin_y"])
     same = (np.array_equal(values, arrays[name], equal_nan=True) for name, values in before.items())
     return changed or not all(same)
-
-
-def scl_fractions(scl: np.ndarray) -> np.ndarray:
-    """Give the share of a patch's pixels in each class of the scene classification."""
-    return np.bincount(scl.ravel(), minlength=len(bands.SCL_CLASSES))[: len(bands.SCL_CLASSES)] / scl.size
 
 
 def check_catalogs(scenes: pd.DataFrame, catalogs: Collection[str], shard: int) -> None:

@@ -28,10 +28,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.core import grid, seasons, tables
+from workflow_scripts.core import grid, tables
 from workflow_scripts.core.items import sentinel2_frame
 from workflow_scripts.core.stage import run_stage
 from workflow_scripts.selection import published
+from workflow_scripts.selection.accounts import KEPT, count, in_order, with_facts, without_facts
 from workflow_scripts.selection.matching import (
     holds_patch,
     newest_processing,
@@ -39,70 +40,9 @@ from workflow_scripts.selection.matching import (
     same_products,
 )
 from workflow_scripts.selection.ranking import rank_candidates
+from workflow_scripts.selection.windows import days_from_target, scenes_in_windows
 
 logger = logging.getLogger(__name__)
-
-_OF_ITEM = (
-    "item_id",
-    "collection",
-    "catalog",
-    "datetime",
-    "cloud_cover",
-    "nodata",
-    "sun_zenith",
-    "mgrs_tile",
-    "epsg",
-    "baseline",
-    "dn_offset",
-    "offset_source",
-    "hrefs",
-)
-
-
-def scenes_in_windows(pairs: pd.DataFrame, windows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Keep, per season, the pairs whose day lies in the season's window.
-
-    Parameters
-    ----------
-    pairs : `location`, `item` and further columns, which are kept
-    windows : table `seasons` with `location`
-    items : table `items`
-
-    Returns
-    -------
-    DataFrame with the columns of `pairs`, `season`, `days_from_target` (signed) and `cycle`
-    (vegetation year, counted from the location's first season)
-    """
-    first_target = windows.drop_duplicates("location").set_index("location")["target_doy"]
-    rows = pairs.merge(windows, on="location")
-    day = items["datetime"].dt.normalize().to_numpy()[rows["item"]]
-    doy = pd.DatetimeIndex(day).dayofyear.to_numpy(float)
-    start, end = (rows[name].to_numpy(float) for name in ("start_doy", "end_doy"))
-    inside = np.isfinite(start) & seasons.in_window(doy, start, end)
-    inside |= (day >= rows["start_date"].to_numpy()) & (day < rows["end_date"].to_numpy())
-    rows = rows.assign(days_from_target=days_from_target(rows, day))[inside]
-    days = rows["days_from_target"].to_numpy().astype(int)
-    target_day = pd.DatetimeIndex(day[inside] - days * np.timedelta64(1, "D"))
-    begins = rows["location"].map(first_target).to_numpy(float)
-    rows["cycle"] = target_day.year - (rows["target_doy"].to_numpy(float) < begins)
-    return rows[[*pairs.columns, "season", "days_from_target", "cycle"]].reset_index(drop=True)
-
-
-def days_from_target(rows: pd.DataFrame, day: np.ndarray) -> np.ndarray:
-    """Give the signed days from the target of each row's window to a day; NaN without window.
-
-    Parameters
-    ----------
-    rows : `target_doy` of circular windows, `target_date` of absolute ones
-    day : datetime64, one per row
-    """
-    doy = pd.DatetimeIndex(day).dayofyear.to_numpy(float)
-    target = rows["target_doy"].to_numpy(float)
-    return np.where(
-        np.isfinite(target),
-        np.round(seasons.circular_difference(doy, target)),
-        (day - rows["target_date"].to_numpy()) / np.timedelta64(1, "D"),
-    )
 
 
 def rejection_reasons(rows: pd.DataFrame, items: pd.DataFrame, settings: Mapping[str, Any]) -> np.ndarray:
@@ -170,15 +110,11 @@ def select(
             wanted.astype({"location": int}), windows, items, locations=locations, size_m=size_m
         )
     twins = same_products(kept, items, others, locations, size_m).assign(reason="failover")
-    parts = [_with_facts(kept, items), _with_facts(twins, others), counts]
+    parts = [with_facts(kept, items), with_facts(twins, others), counts]
     # as objects: pandas warns about columns that are all missing in one part
     result = pd.concat([part.astype(object) for part in parts if len(part)], ignore_index=True)
     result["location_id"] = result["location"].map(locations.set_index("location")["location_id"])
-    return _in_order(result, windows)
-
-
-_KEPT = ["location", "season", "rank", "days_from_target", "reason", "n", "item"]
-"""Columns of candidates; `item` is the row number of the scene."""
+    return in_order(result, windows)
 
 
 def choose(
@@ -207,10 +143,10 @@ def choose(
         reason=np.where(ranked.loc[~is_kept, "rank"] < 0, "duplicate", "not_in_top")
     )
     silence = windows[["location", "season"]].assign(reason=np.where(has_window, "no_scene", "no_window"))
-    counts = _count(pd.concat([rows[~passed], left_out]), silence, ranked)
+    counts = count(pd.concat([rows[~passed], left_out]), silence, ranked)
     kept = ranked[is_kept].assign(n=1)
     kept["reason"] = np.where(kept["is_second_pass"], "second_pass", "candidate")
-    return kept[_KEPT].reset_index(drop=True), counts
+    return kept[KEPT].reset_index(drop=True), counts
 
 
 def take_over(
@@ -249,58 +185,11 @@ def take_over(
     kept["days_from_target"] = np.nan_to_num(days_from_target(targets, day))
     unknown = wanted.merge(rows[key].drop_duplicates(), on=key, how="left", indicator=True)
     unknown = unknown[unknown["_merge"] == "left_only"].rename(columns={"image_id": "item_id"})
-    unknown = _without_facts(unknown[[*key, "item_id"]].assign(reason="unresolved", n=1))
+    unknown = without_facts(unknown[[*key, "item_id"]].assign(reason="unresolved", n=1))
     silence = windows[key].assign(reason="no_image")
-    counts = _count(rows[~passed], silence, pd.concat([kept[key], unknown[key]]))
+    counts = count(rows[~passed], silence, pd.concat([kept[key], unknown[key]]))
     counts = pd.concat([part for part in (counts, unknown) if len(part)] or [counts], ignore_index=True)
-    return kept.assign(n=1, reason="candidate")[_KEPT], counts
-
-
-def _with_facts(kept: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Put the facts of each candidate's scene beside it."""
-    of_item = items[list(_OF_ITEM)].iloc[kept["item"]].reset_index(drop=True)
-    return pd.concat([kept.drop(columns="item"), of_item], axis=1)
-
-
-def _without_facts(counts: pd.DataFrame) -> pd.DataFrame:
-    """Fill in what only a candidate has."""
-    text = ("item_id", "collection", "catalog", "mgrs_tile", "baseline", "offset_source", "hrefs")
-    missing: dict[str, Any] = dict.fromkeys(text, "") | dict.fromkeys(
-        ("cloud_cover", "nodata", "sun_zenith"), np.nan
-    )
-    missing |= {"rank": -1, "days_from_target": 0, "epsg": 0, "dn_offset": -1, "datetime": pd.NaT}
-    return counts.assign(**{name: value for name, value in missing.items() if name not in counts})
-
-
-def _count(left_out: pd.DataFrame, silence: pd.DataFrame, taken: pd.DataFrame) -> pd.DataFrame:
-    """Count the scenes left out by reason; a season without any has the reason of its silence.
-
-    Parameters
-    ----------
-    left_out : `location`, `season`, `reason`
-    silence : the same, one row for each season there is
-    taken : `location`, `season` of what is accounted for
-    """
-    key = ["location", "season"]
-    counts = left_out.groupby([*key, "reason"], as_index=False).size().rename(columns={"size": "n"})
-    seen = pd.concat([counts[key], taken[key]]).drop_duplicates()
-    silent = silence.assign(n=0).merge(seen, how="left", on=key, indicator=True)
-    silent = silent[silent["_merge"] == "left_only"].drop(columns="_merge")
-    return _without_facts(pd.concat([counts, silent], ignore_index=True))
-
-
-def _in_order(result: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
-    """Bring the table into its columns and order: location, season, candidates first."""
-    columns = list(tables.COLUMNS["scenes"])
-    labels = {label: i for i, label in enumerate(windows["season"].drop_duplicates())}
-    result = result.assign(order=result["season"].map(labels), after=result["rank"] < 0)
-    result["is_failover"] = result["reason"] == "failover"
-    order = ["location", "order", "after", "rank", "is_failover", "reason"]
-    result = result.sort_values(order, ignore_index=True)
-    types = {"location": np.int32, "rank": np.int16, "n": np.int32, "days_from_target": np.int16}
-    types |= {"epsg": np.int32, "dn_offset": np.int16}
-    types |= dict.fromkeys(("cloud_cover", "nodata", "sun_zenith"), np.float32)
-    return result[columns].astype(types).astype({"datetime": "datetime64[ns]"})
+    return kept.assign(n=1, reason="candidate")[KEPT], counts
 
 
 def read_items(paths: Sequence[str], tiles: Sequence[str]) -> gpd.GeoDataFrame:

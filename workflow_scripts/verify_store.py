@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +37,7 @@ from workflow_scripts.core.patches import (
     Wish,
     cloud_fraction,
     fetch,
+    scl_fractions,
     valid_fraction,
 )
 from workflow_scripts.core.stage import LOG_FORMAT, progress, run_stage, write_json
@@ -73,6 +74,8 @@ def check_shard(path: str | os.PathLike, shard: int, index: pd.DataFrame) -> Ite
         if not readable[name]:
             state = "damaged" if has_object(open_folder(path), object_path) else "absent"
             yield "object", f"{object_path} is {state}"
+    ids = dict(zip(index["location"], index["location_id"], strict=True))
+    yield from _check_locations(arrays, [ids.get(i, str(i)) for i in range(first, last)])
     if len(index) != (last - first) * len(labels):
         yield "rows", f"shard {shard}: {len(index)} rows, expected {(last - first) * len(labels)}"
     for row in index.to_dict("records"):
@@ -117,9 +120,31 @@ def _check_patch(
     if has_scl and abs(cloud_fraction(patch["scl"]) - row["cloud_fraction"]) > FRACTION_TOLERANCE:
         yield "cloud", f"counted {cloud_fraction(patch['scl']):.5f}, recorded {row['cloud_fraction']:.5f}"
 
-    doubt = bands.offset_doubt(patch["dn20"], patch["scl"], int(row["dn_offset"])) if has_scl else ""
+    yield from _check_classes(patch, has_scl=has_scl)
+    levels = patch["dn10"], patch["dn20"], patch["scl"]
+    doubt = bands.offset_doubt(*levels, int(row["dn_offset"])) if has_scl else ""
     if doubt:
         yield "radiometry", f"item {row['item_id']}, by {row['offset_source']}: {doubt}"
+
+
+def _check_classes(patch: Mapping[str, np.ndarray], *, has_scl: bool) -> Iterator[tuple[str, str]]:
+    """Count the scene classes again."""
+    counted = scl_fractions(patch["scl"]) if has_scl else np.full(len(bands.SCL_CLASSES), np.nan)
+    recorded = patch["scl_fraction"]
+    if not np.allclose(counted, recorded, rtol=0, atol=FRACTION_TOLERANCE, equal_nan=True):
+        yield "cloud", f"shares of the scene classes are {counted.round(4)}, recorded {recorded.round(4)}"
+
+
+def _check_locations(arrays: Mapping[str, np.ndarray], ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Work out again what the store says of whole locations."""
+    expected = {
+        "aligned": store.aligned(arrays["epsg"], arrays["origin_x"], arrays["origin_y"]),
+        "span_days": store.span_days(arrays["datetime"]),
+    }
+    for name, values in expected.items():
+        same = np.isclose(arrays[name], values, rtol=0, atol=1e-3, equal_nan=True)
+        for row in np.flatnonzero(~same):
+            yield "facts", f"{ids[row]}: {name} is {arrays[name][row]}, expected {values[row]}"
 
 
 def _check_place(
@@ -262,7 +287,7 @@ def reread(
     """
     there = index[index["status"] == "ok"]
     sample = there.sample(n=min(len(there), max(1, round(share * len(there)))), random_state=seed)
-    key = ["location_id", "season", "item_id"]
+    key = ["location_id", "season", "catalog", "item_id"]
     sample = sample.merge(scenes.loc[scenes["rank"] >= 0, [*key, "hrefs"]], on=key, how="left")
     size_m = store.layout(path)["size_m"]
     wishes = [_wish(row, size_m) for row in sample.itertuples()]

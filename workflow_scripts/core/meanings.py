@@ -67,7 +67,7 @@ MEANINGS = MappingProxyType(
         "r2": "share of the variance of the observations that the curve explains",
         "rank": "place among the candidates, 0 the first; -1 for rows that count scenes",
         "realm": "biogeographic realm",
-        "reason": "why there is none, or what became of the scene",
+        "reason": "why there is none; else how the scene came in: candidate, or second_pass (cloudier than the limit)",
         "reliability": "0 good, 1 marginal, 2 snow, 3 cloud, -1 not given",
         "scene_cloud_cover": "of the scene, %",
         "screened": "what was learnt of each candidate that was looked at, JSON",

@@ -112,6 +112,11 @@ def scl_valid_fraction(scl: np.ndarray) -> float:
     return float(1 - _IS_HOLE[scl].mean())
 
 
+def scl_fractions(scl: np.ndarray) -> np.ndarray:
+    """Give the share of a patch's pixels in each class of the scene classification."""
+    return np.bincount(scl.ravel(), minlength=len(bands.SCL_CLASSES))[: len(bands.SCL_CLASSES)] / scl.size
+
+
 def valid_fraction(
     arrays: Mapping[str, np.ndarray], place: Place, origin60: tuple[float, float], *, has_scl: bool
 ) -> float:

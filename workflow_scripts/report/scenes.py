@@ -66,6 +66,7 @@ def biome_table(dataset: Dataset, biome: pd.Series) -> str:
                 name,
                 page.count(len(there)),
                 page.share(len(lost), len(part)),
+                page.share((there["reason"] == "second_pass").sum(), len(there)),
                 page.number(100 * there["cloud_fraction"].median(), 1),
                 page.number(there["sun_zenith"].median(), 0),
                 page.share(places["aligned"].sum(), len(places)),
@@ -73,7 +74,14 @@ def biome_table(dataset: Dataset, biome: pd.Series) -> str:
                 ", ".join(f"{reason} {page.count(n)}" for reason, n in reasons.items()) or "–",
             ]
         )
-    header = ["Biome", "Patches", "Lost", "Median cloud over the patch, %", "Median sun zenith, degrees"]
+    header = [
+        "Biome",
+        "Patches",
+        "Lost",
+        "Cloudier scenes, clear over the patch",
+        "Median cloud over the patch, %",
+        "Median sun zenith, degrees",
+    ]
     header += ["Locations of one zone and origin", "Median span, days", "Lost by reason"]
     return page.table(header, rows, caption="Patches by biome")
 

@@ -1,1 +1,1 @@
-"""What `select_scenes` is made of: which scenes hold a patch, their order, published choices."""
+"""What `select_scenes` is made of: windows, which scenes hold a patch, their order, published choices."""
