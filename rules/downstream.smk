@@ -51,7 +51,7 @@ rule embed_maps:
     threads: 4
     resources:
         mem_mb=memory(8000),
-        runtime=480,
+        runtime=minutes(480),
         gpu=embedding_gpus,
     params:
         model=embedding_options,

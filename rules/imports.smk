@@ -110,7 +110,7 @@ rule import_label_maps:
     threads: 1
     resources:
         mem_mb=memory(1000),
-        runtime=240,
+        runtime=minutes(240),
     params:
         format=import_format_of,
         path=import_path,

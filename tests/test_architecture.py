@@ -127,6 +127,8 @@ def test_rule_runs_the_module_of_its_name_and_states_everything(name):
     assert [word for word in found if word != "input"] == needed, f"{name}: {found}"
     assert not re.search(r"input\[\d|output\[\d", text)
     assert re.search(r"\bcode=code\(|\bversion=constant\(", text), f"{name}: no code digest among its params"
+    # a job that ran out of either gets more at its next attempt; a training goes on from its checkpoint
+    assert "mem_mb=memory(" in text and ("runtime=minutes(" in text or name == "pretrain"), name
     tree = ast.parse(module.read_text())
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert "main" in functions, f"{module.name} has no main"
