@@ -97,6 +97,12 @@ def test_pixels_speak_against_a_wrong_offset():
             "though s2:processing_baseline=02.14 never had one",
         ),
         (
+            "earth-search-c1",
+            {"s2:processing_baseline": "05.10", "earthsearch:boa_offset_applied": True},
+            1000,
+            "though earthsearch:boa_offset_applied=true",
+        ),
+        (
             "planetary-computer",
             {"s2:processing_baseline": "05.10", "s2:datatake_id": "GS2A_20240402T173901_045855_N05.11"},
             1000,

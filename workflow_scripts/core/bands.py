@@ -137,7 +137,10 @@ def dn_offset(properties: Mapping[str, Any], convention: str) -> tuple[int, str]
             return int(properties["dn_offset"]), f"dn_offset={properties['dn_offset']}"
         return -1, "no dn_offset property"
     if convention == "earth-search-c1":
-        return BASELINE_OFFSET_DN, "collection sentinel-2-c1-l2a"
+        against = f", though s2:processing_baseline={baseline} never had one" if number < 4 else ""
+        if properties.get("earthsearch:boa_offset_applied") is True:
+            against += ", though earthsearch:boa_offset_applied=true"
+        return BASELINE_OFFSET_DN, f"collection sentinel-2-c1-l2a{against}"
     if convention == "earth-search":
         applied = properties.get("earthsearch:boa_offset_applied")
         if applied is None or applied != applied:
