@@ -15,7 +15,10 @@ os.environ.update(
     )
 )
 
+from snakemake.settings.enums import RerunTrigger
+
 from pretrain.recipes import resolve as resolve_model
+from pretrain.recipes import what_is_learned
 from workflow_scripts.core import config as settings_of
 from workflow_scripts.core import provenance
 from workflow_scripts.core.provenance import constant, digest, file_digest
@@ -259,16 +262,38 @@ def per_import(*files):
 
 
 def check_targets():
-    """Raise unless every file that was asked for is there.
+    """Raise unless every file that was asked for is there, and every model trained as its entry says now.
 
     Snakemake 9.27 leaves out a job whose inputs are all ancient() when something upstream of it runs
-    first, even if its output is missing: a file of a rule such as pretrain, asked for by its name.
+    first, even if its output is missing or its parameters changed: pretrain, for one.
     """
     if IN_BUCKET:
         return
-    files = [name for name in workflow.dag_settings.targets if "/" in name]
-    missing = [name for name in files if not Path(name).exists()]
-    if missing:
+    targets = workflow.dag_settings.targets
+    files = [name for name in targets if "/" in name]
+    again = [name for name in files if not Path(name).exists()]
+    if RerunTrigger.PARAMS in workflow.rerun_triggers:
+        asked = filter(is_trained, MODELS if not targets or WITH_MODELS & set(targets) else ())
+        again += [f"model {name} ({now})" for name in asked if (now := changed_options(name))]
+    if again:
         raise WorkflowError(
-            f"upstream files were made first; run the same command again for: {', '.join(missing)}"
+            f"upstream files were made first; run the same command again for: {', '.join(again)}"
         )
+
+
+WITH_MODELS = {"all", "pretrained", "evaluated", "report", "publish"}
+"""Targets that every model to train is part of."""
+
+
+def changed_options(model):
+    """Tell which options a model was trained with, and what they are now; nothing where they are the same."""
+    file = Path(f"results/models/{model}/options.json")
+    if not file.exists():
+        return ""
+    found = json.loads(file.read_text())["options"]
+    wanted = json.loads(json.dumps(what_is_learned(resolve_model(MODELS[model]))))
+    return ", ".join(
+        f"{key}: {found[key]!r}, now {value!r}"
+        for key, value in wanted.items()
+        if key in found and found[key] != value
+    )

@@ -348,7 +348,9 @@ def test_a_target_that_snakemake_left_out_is_an_error(folder):
     jobs = planned(folder, "pretrained", config=config)
     assert jobs["retrieve_patches"] == 1 and "pretrain" not in jobs
     run(folder, "dataset", config=config)
-    model["steps"] = 3
+    model["steps"], options["weights"] = 3, {"mountain": 4.0}
+    printed = run(folder, "pretrained", config=config, good=False)
+    assert "run the same command again for: model tiny (steps: 2, now 3)" in printed
     assert planned(folder, "pretrained", config=config)["pretrain"] == 1
     assert (folder / "results/models/tiny/metrics.jsonl").stat().st_mtime_ns == metrics
 
