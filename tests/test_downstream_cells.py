@@ -159,9 +159,12 @@ def test_rows_are_the_cells_of_plain_loops(world: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("module", [linear_probe, knn_probe])
-def test_scores_are_scikit_learns_on_the_flattened_arrays(world: SimpleNamespace, module: object) -> None:
+def test_scores_are_scikit_learns_on_the_flattened_arrays(
+    world: SimpleNamespace, module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each fold's R²: ridge at the penalty chosen, and cosine neighbors with the same weights, no cell of a tested
     location among those learned from."""
+    monkeypatch.setattr(linear_probe, "TOLERANCE", 1e-9)
     document = run(world, module)
     names, features, target = flatten(world)
     used = np.unique(names)
@@ -181,14 +184,16 @@ def test_scores_are_scikit_learns_on_the_flattened_arrays(world: SimpleNamespace
         if module is linear_probe:
             assert fit["n_train"] + fit["n_validation"] == train.sum()
             varies = x.var(axis=0) > 1e-4 * features.var(axis=0)
-            center, scale = x.mean(axis=0), np.where(varies, x.std(axis=0), np.inf)
+            center, scale = (
+                x.mean(axis=0),
+                np.where(varies, x.std(axis=0), np.maximum(features.std(axis=0), 1e-6)),
+            )
             ridge = Ridge(alpha=fit["penalty"] * len(y) / 2).fit((x - center) / scale, y)
             predicted = ridge.predict((features[test] - center) / scale)
         else:
             near = KNeighborsRegressor(5, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07))
             predicted = near.fit(x, y).predict(features[test].astype(float))
-        # the probe ends where a step promises 1e-4 of the objective, and 60 rows do not pin 512 weights down
-        assert score == pytest.approx(r2_score(target[test], predicted), abs=0.03)
+        assert score == pytest.approx(r2_score(target[test], predicted), abs=2e-3)
     assert document["counts"]["n_cells_used"] == len(target)
 
 

@@ -148,6 +148,21 @@ def test_units_silent_in_training_do_not_drown_the_others() -> None:
     np.testing.assert_allclose(after, before, atol=0.02)
 
 
+def test_fewer_rows_than_features_reach_the_optimum_soon() -> None:
+    """Held-out rows add directions of their own then: the fit is ridge's all the same, and takes no hundreds of passes."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(48, 300)).astype(np.float32)
+    target = features[:, :3].sum(axis=1) + rng.normal(size=48)
+    task = make_task("regression", "fast")
+    data, (division, _) = make_data(features, target, task)
+    predicted, fit = predict_fold(data, division, task, fold=0, seed=1)
+    train, test = division.train(0), division.test(0)
+    scale = features[train].std(axis=0)
+    ridge = Ridge(alpha=fit["penalty"] * len(train) / 2).fit(features[train] / scale, target[train])
+    np.testing.assert_allclose(predicted[:, 0], ridge.predict(features[test] / scale), atol=0.05)
+    assert fit["n_evaluations"] < 100
+
+
 def test_default_tolerance_predicts_as_the_optimum() -> None:
     """What `fast` stops at gives the classes of the converged solution, but for a few near ties."""
     features, ids = clusters(600)

@@ -250,7 +250,7 @@ def minimize(
     ----------
     start : (active, d + 1, outputs)
     penalties : (active,) float64
-    tolerance : a part ends when its step is expected to lower the objective by less than this share
+    tolerance : a part ends when its step is expected to lower the objective by less than this share, or when no step lowers it
 
     Returns
     -------
@@ -292,6 +292,20 @@ def minimize(
             which = [going[i] for i in poor]
             shorter = weights[which] + length[poor, None, None].to(weights) * direction[poor]
             new_value[poor], new_gradient[poor] = evaluate(shorter, which)
+        # A part that no step lowers ends: with more features than rows a loss near 0 drowns in float32's rounding.
+        lower = torch.nonzero(new_value <= value + ARMIJO * length * slope)[:, 0]
+        if not len(lower):
+            break
+        if len(lower) < len(going):
+            going = [going[i] for i in lower]
+            value, gradient, direction, length = (
+                value[lower],
+                gradient[lower],
+                direction[lower],
+                length[lower],
+            )
+            new_value, new_gradient = new_value[lower], new_gradient[lower]
+            history = [(s[lower], y[lower]) for s, y in history]
         step = length[:, None, None].to(weights) * direction
         weights[going] += step
         history = [*history, (step, new_gradient - gradient)][-MEMORY:]

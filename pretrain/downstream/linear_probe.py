@@ -194,6 +194,9 @@ def _fit_group(
     final = full_batch.Objective(
         full_batch.make_parts(features, [np.concatenate(split) for split in splits]), goals, loss
     )
+    if min(len(fit_rows) for fit_rows, _ in splits) < full_batch.MOMENT_ROWS * features.shape[1]:
+        # of few rows those held out add directions that the others do not have
+        preconditioner = full_batch.Preconditioner(final)
     fitted = full_batch.minimize(
         final,
         preconditioner,
