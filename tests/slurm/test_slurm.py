@@ -126,7 +126,7 @@ def test_cancelled_and_killed_jobs_end_in_the_local_runs_dataset_and_model(local
     printed = finish(process)
     assert "SLURM status is: 'CANCELLED'" in printed
     assert "SLURM status is: 'FAILED'" in printed
-    first, again = (facts_of(job) for job in jobs_of("index_patches", state="all"))
+    first, again = (facts_of(job) for job in sorted(jobs_of("index_patches", state="all"), key=int))
     assert (first["TimeLimit"], first["MinMemoryNode"]) == ("00:30:00", "4000M")
     assert (again["TimeLimit"], again["MinMemoryNode"]) == ("01:00:00", "8000M")
     assert_same_dataset(local, tmp_path)
