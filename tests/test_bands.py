@@ -48,20 +48,20 @@ def test_bands_of_the_three_resolutions_are_the_twelve():
 def test_pixels_speak_against_a_wrong_offset():
     """Water and vegetation as they are, with an offset left in, and with one removed that was not there."""
     rng = np.random.default_rng(0)
-    raw = {"B04": rng.integers(200, 900, (80, 80)), "B12": rng.integers(20, 200, (40, 40))}
+    raw = {"B02": rng.integers(200, 900, (80, 80)), "B12": rng.integers(20, 200, (40, 40))}
     scl = (np.where(np.arange(40) < 20, 4, 6) * np.ones((40, 1))).astype(np.uint8)
 
     def stored(present, removed):
         dn10, dn20 = (np.full((n, side, side), 2000, np.uint16) for n, side in ((4, 80), (6, 40)))
-        for band, part, names in (("B04", dn10, bands.BANDS10), ("B12", dn20, bands.BANDS20)):
+        for band, part, names in (("B02", dn10, bands.BANDS10), ("B12", dn20, bands.BANDS20)):
             part[names.index(band)] = bands.harmonize((raw[band] + present).astype(np.uint16), removed)
         return dn10, dn20
 
     assert bands.offset_doubt(*stored(0, 0), scl, 0) == ""
     assert bands.offset_doubt(*stored(1000, 1000), scl, 1000) == ""
     assert "B12 over water" in bands.offset_doubt(*stored(1000, 0), scl, 0)
-    assert "B04 over vegetation" in bands.offset_doubt(*stored(1000, 0), np.where(scl == 4, 4, 5), 0)
-    assert "B04 over vegetation" in bands.offset_doubt(*stored(0, 1000), scl, 1000)
+    assert "B02 over vegetation" in bands.offset_doubt(*stored(1000, 0), np.where(scl == 4, 4, 5), 0)
+    assert "B02 over vegetation" in bands.offset_doubt(*stored(0, 1000), scl, 1000)
     assert bands.offset_doubt(*stored(0, 1000), np.full_like(scl, 5), 1000) == "", "nothing tells"
     few = np.full_like(scl, 11)
     few[:10, :15] = 4

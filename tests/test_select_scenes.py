@@ -133,19 +133,17 @@ def obvious(rows, settings, windows, point):
                 cloudy.append(keys)
             else:
                 left_out[reason] = left_out.get(reason, 0) + 1
-        if passed:
-            if cloudy:
-                left_out["cloud_cover"] = len(cloudy)
-        elif settings["second_pass"]:
-            passed = cloudy
-        elif cloudy:
-            left_out["cloud_cover"] = len(cloudy)
         k = settings["candidates"]
+        fillers = sorted(cloudy)[: max(0, k - len(passed))] if settings["second_pass"] else []
+        if not passed and len(fillers) < len(cloudy) and settings["second_pass"]:
+            left_out["not_in_top"] = len(cloudy) - len(fillers)
+        elif len(fillers) < len(cloudy):
+            left_out["cloud_cover"] = len(cloudy) - len(fillers)
         if len(passed) > k:
             left_out["not_in_top"] = len(passed) - k
-        if not passed and not left_out:
+        if not passed and not fillers and not left_out:
             left_out["no_scene"] = 0
-        result[season] = [keys[2] for keys in sorted(passed)[:k]], left_out
+        result[season] = [keys[2] for keys in (sorted(passed) + fillers)[:k]], left_out
     return result
 
 
@@ -219,14 +217,24 @@ def test_absolute_dates():
     assert list(result["days_from_target"]) == [4, -5]
 
 
-def test_second_pass_only_where_a_season_is_empty():
+def test_second_pass_where_a_season_is_empty_or_its_list_short():
     rows = [item("A", "2021-07-01", 60.0), item("B", "2021-07-02", 30.0), item("C", "2021-12-20", 70.0)]
     rows += [item("D", "2021-12-21", 10.0), item("E", "2021-07-03", 25.0, hrefs=json.dumps({"B02": "b"}))]
     result = select(rows)
     assert chosen(result) == ["B", "A"] and counts(result) == {"cloud_cover": 1}
     assert set(result.loc[result["season"] == "summer", "reason"]) == {"second_pass", "cloud_cover"}
-    assert chosen(result, "winter") == ["D"] and counts(result, "winter") == {"cloud_cover": 1}
+    assert chosen(result, "winter") == ["D", "C"] and counts(result, "winter") == {}
+    assert list(result.loc[result["item_id"].isin(["D", "C"]), "reason"]) == ["candidate", "second_pass"]
+    short = select(rows, candidates=1)
+    assert chosen(short, "winter") == ["D"] and counts(short, "winter") == {"cloud_cover": 1}
     assert chosen(select(rows, second_pass=False)) == []
+
+
+def test_scenes_of_the_second_pass_come_last_and_choose_no_zone():
+    rows = [item("A", "2021-07-01", 19.0), in_other_zone("B", "2021-07-02", 30.0)]
+    rows += [in_other_zone("C", "2021-12-20", 30.0), in_other_zone("D", "2021-12-21", 40.0)]
+    rows += [item("E", "2021-12-22", 19.0)]
+    assert chosen(select(rows)) == ["A", "B"] and chosen(select(rows), "winter") == ["E", "C", "D"]
 
 
 def test_seasons_share_one_zone_where_candidates_allow():

@@ -8,7 +8,7 @@ Writes: scenes/{shard}.parquet, table `scenes`: the first candidates in order (r
 A scene is a candidate if its day lies in the window, its radiometric offset is decided, it is the
 newest processing of its data take, its footprint and files hold the whole patch, and cloud cover,
 no-data share and sun zenith are within the limits. Where a season has none, scenes that fail by
-cloud cover alone are admitted ("second_pass"): their patch may be clear. The first season-wise
+cloud cover alone are admitted ("second_pass"), and so they fill up a short list: their patch may be clear. The first season-wise
 choice follows SSL4Eco (section A-1: the clearest scene of the window); ties go to the fewest days
 from the target day, then to the item id. All seasons of a location are taken from one UTM zone where
 candidates allow, so that their pixels coincide.
@@ -62,14 +62,20 @@ def rejection_reasons(rows: pd.DataFrame, items: pd.DataFrame, settings: Mapping
     return np.select(list(tests.values()), list(tests), "")
 
 
-def second_pass(rows: pd.DataFrame, items: pd.DataFrame) -> np.ndarray:
-    """Tell which scenes are admitted because their season has no candidate within the cloud limit.
+def second_pass(rows: pd.DataFrame, items: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Tell which scenes are admitted because their season has fewer than `n` candidates within the cloud limit.
 
-    Only scenes whose patch can be screened by a scene classification.
+    The patches of those few may all be cloudy. Only scenes whose patch can be screened by a scene
+    classification.
+
+    Returns
+    -------
+    DataFrame of bool, `is_second_pass`, and `is_filler` where the season has a candidate of its own
     """
-    has_candidate = (rows["reason"] == "").groupby([rows["location"], rows["season"]]).transform("any")
+    n_own = (rows["reason"] == "").groupby([rows["location"], rows["season"]]).transform("sum")
     can_be_screened = items["hrefs"].str.contains('"SCL"', regex=False).to_numpy()[rows["item"]]
-    return (~has_candidate & (rows["reason"] == "cloud_cover") & can_be_screened).to_numpy()
+    admitted = (n_own < n) & (rows["reason"] == "cloud_cover") & can_be_screened
+    return pd.DataFrame({"is_second_pass": admitted, "is_filler": admitted & (n_own > 0)})
 
 
 def select(
@@ -131,16 +137,16 @@ def choose(
     pairs["holds_patch"] = holds_patch(pairs, locations, items, size_m)
     rows = scenes_in_windows(pairs, windows[has_window], items)
     rows["reason"] = rejection_reasons(rows, items, settings)
-    admitted = np.zeros(len(rows), bool)
-    if settings["second_pass"]:
-        admitted = second_pass(rows, items)
-    rows.loc[admitted, "reason"] = ""
-    rows["is_second_pass"] = admitted
+    n_admitting = settings["candidates"] if settings["second_pass"] else 0
+    rows = rows.join(second_pass(rows, items, n_admitting))
+    rows.loc[rows["is_second_pass"], "reason"] = ""
     passed = rows["reason"] == ""
     ranked = rank_candidates(rows[passed], items, locations, settings=settings)
     is_kept = (ranked["rank"] >= 0) & (ranked["rank"] < settings["candidates"])
-    left_out = ranked[~is_kept].assign(
-        reason=np.where(ranked.loc[~is_kept, "rank"] < 0, "duplicate", "not_in_top")
+    left_out = ranked[~is_kept]
+    is_view, is_filler = left_out["rank"] < 0, left_out["is_filler"]
+    left_out = left_out.assign(
+        reason=np.select([is_view, is_filler], ["duplicate", "cloud_cover"], "not_in_top")
     )
     silence = windows[["location", "season"]].assign(reason=np.where(has_window, "no_scene", "no_window"))
     counts = count(pd.concat([rows[~passed], left_out]), silence, ranked)

@@ -22,8 +22,8 @@ def rank_candidates(
 ) -> pd.DataFrame:
     """Sort the candidates of each location and season as `scenes.choice` says; `rank` counts from 0.
 
-    Further views of one data take in the same zone (from an overlapping tile) are left out: their
-    pixels are the same. Their `rank` is -1.
+    Scenes that only fill up (`is_filler`) come last. Further views of one data take in the same zone
+    (from an overlapping tile) are left out: their pixels are the same. Their `rank` is -1.
     """
     own_zone = pd.Series(
         grid.utm_epsg(locations["lon"], locations["lat"]), index=locations["location"].to_numpy()
@@ -43,7 +43,7 @@ def rank_candidates(
     rows["is_own_zone"] = rows["epsg"] == rows["location"].map(own_zone)
     rows["is_off_zone"] = _is_not_best(rows, "epsg", ["is_own_zone"])
     rows["is_off_cycle"] = _is_not_best(rows, "cycle", ["cycle"])
-    order = ["location", "season", "is_off_zone", *CHOICES[settings["choice"]]]
+    order = ["location", "season", "is_filler", "is_off_zone", *CHOICES[settings["choice"]]]
     rows = rows.sort_values(order, kind="stable", ignore_index=True)
     view = ["location", "season", "epsg", "datatake"]
     repeated = rows.duplicated(view)
@@ -55,10 +55,12 @@ def rank_candidates(
 def _is_not_best(rows: pd.DataFrame, column: str, prefer: Sequence[str]) -> np.ndarray:
     """Tell which rows lie off their location's best group: that which serves the most seasons.
 
-    Ties go to the group that is larger in `prefer`, then to the clearer one.
+    Scenes that only fill up have no voice. Ties go to the group that is larger in `prefer`, then to the clearer one.
     """
-    best = rows.groupby(["location", column, "season"], as_index=False).agg(
-        cloudiness=("cloudiness", "min"), **{f"by_{name}": (name, "max") for name in prefer}
+    best = (
+        rows[~rows["is_filler"]]
+        .groupby(["location", column, "season"], as_index=False)
+        .agg(cloudiness=("cloudiness", "min"), **{f"by_{name}": (name, "max") for name in prefer})
     )
     groups = best.groupby(["location", column], as_index=False).agg(
         n=("season", "size"),
