@@ -372,3 +372,28 @@ def test_what_was_asked_speaks_of_images_only_where_some_were():
     assert "patches of 640 m" in summary.what_was_asked(asked)
     asked["scenes"]["catalog"] = None
     assert "patches of" not in summary.what_was_asked(asked) and "no images" in summary.what_was_asked(asked)
+
+
+def test_scores_of_each_class_are_shown():
+    """Means over runs of each class over blocks, the most frequent first; a class without members is a dash."""
+    models = [
+        inputs.Model(n, MODELS[n]["family"], MODELS[n]["seed"], MODELS[n])
+        for n in ("seco-s1", "seco-s2", "mean")
+    ]
+    documents = []
+    for name, f1 in (("seco-s1", 0.5), ("seco-s2", 0.7), ("mean", 0.2)):
+        document = fabricate.score(name, "linear", 0.5)
+        rows = [
+            {"code": 4, "name": "Forest", "n": 3, "f1": f1},
+            {"code": 1, "name": "Mire", "n": 90, "f1": f1 / 2},
+        ]
+        rows.append({"code": 9, "name": "Ice", "n": 0, "f1": None})
+        document["folds"]["blocked"] = {**document["folds"]["random"], "per_output": rows}
+        documents.append(document)
+    html = tasks.tasks_section(documents, models)
+    table = html.split("<summary>By class</summary>")[1].split("</table>")[0]
+    cells = [re.findall(r"<t[dh][^>]*>(?:<span>)?([^<]*)", row) for row in table.split("<tr>")[2:]]
+    assert [row[:4] for row in cells] == [
+        ["Mire", "90", "0.300", "0.100"], ["Forest", "3", "0.600", "0.200"], ["Ice", "0", "–", "–"],
+    ]  # fmt: skip
+    assert "blocked folds" in table

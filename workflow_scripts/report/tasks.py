@@ -130,8 +130,44 @@ def tasks_section(documents: Sequence[Mapping[str, Any]], models: Sequence[Model
         parts.append(page.heading(f"{task}: {kind}, {n_used:,} locations"))
         parts.append(score_table(part, main) + page.grid([_dots(part, main)]))
         parts.append(page.folded("Other metrics", "".join(score_table(part, metric) for metric in others)))
+        parts.append(_per_output(documents, models, task))
         parts.append(_fold_distances(documents, task))
     return "".join(parts) + differences_section(documents, models)
+
+
+def _per_output(documents: Sequence[Mapping[str, Any]], models: Sequence[Model], task: str) -> str:
+    """Show the linear probe's score of each class or target, the mean over a model's runs; of one output nothing."""
+    by_name = {model.name: model for model in models}
+    scores: dict[str, dict[tuple[str, Any], list[float]]] = {}
+    n_of: dict[tuple[str, Any], Any] = {}
+    chosen = [d for d in documents if d["task"] == task and d["probe"] == "linear"]
+    chosen.sort(key=lambda d: row_order(by_name[d["model"]], models))
+    for document in chosen:
+        division = document["folds"].get("blocked") or next(iter(document["folds"].values()))
+        of_model = scores.setdefault(describe_model(by_name[document["model"]]), {})
+        for output in division.get("per_output", []):
+            key = (str(output["name"]), output["code"])
+            n_of[key] = output.get("n")
+            value = output.get("f1", output.get("r2"))
+            of_model.setdefault(key, []).append(np.nan if value is None else value)
+    if len(n_of) < 2:
+        return ""
+    has_classes = any(n is not None for n in n_of.values())
+    rows = [
+        [key[0], *([n_of[key]] if has_classes else [])]
+        + [
+            page.number(np.mean(of[key]), 3) if np.isfinite(of.get(key, [np.nan])).all() else "–"
+            for of in scores.values()
+        ]
+        for key in sorted(n_of, key=lambda key: -(n_of[key] or 0))
+    ]
+    words = "F1" if has_classes else "R²"
+    where = FOLDS[next(name for name in ("blocked", *FOLDS) if name in chosen[0]["folds"])]
+    header = ["Class", "n", *scores] if has_classes else ["Target", *scores]
+    caption = f"{words} of each {'class' if has_classes else 'target'}, {PROBES['linear']}, {where}, all tested places together"
+    return page.folded(
+        f"By {'class' if has_classes else 'target'}", page.table(header, rows, caption=caption)
+    )
 
 
 def score_table(part: pd.DataFrame, metric: str) -> str:
