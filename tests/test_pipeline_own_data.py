@@ -83,7 +83,7 @@ def test_missing_file_and_unknown_key(tmp_path):
 
 
 def test_places_by_rule_and_published_archives_are_planned(tmp_path):
-    """The recipe of the paper's tasks: points are drawn, archives unpacked, nothing else is asked for."""
+    """The recipe of the paper's tasks: points drawn, a zip read where it is, a compressed tar unpacked; no more."""
     make_treesatai(tmp_path / "plain", 6)
     (tmp_path / "archives/treesatai").mkdir(parents=True)
     pack(tmp_path / "plain", tmp_path / "archives/treesatai/all.zip")
@@ -96,5 +96,9 @@ def test_places_by_rule_and_published_archives_are_planned(tmp_path):
     ]
     jobs = planned(tmp_path, *names, config=config)
     assert jobs["draw_points"] == 3 and jobs["sample_locations"] == 3 and jobs["label_locations"] == 3
+    assert "unpack_archives" not in jobs and jobs["import_archive"] == 1
+    (tmp_path / "archives/treesatai/all.zip").unlink()
+    pack(tmp_path / "plain", tmp_path / "archives/treesatai/all.tar.gz")
+    jobs = planned(tmp_path, *names, config=config)
     assert jobs["unpack_archives"] == 1 and jobs["import_archive"] == 1
     assert sum(number for name, number in jobs.items() if name.startswith("download_source_")) == 6
