@@ -3,13 +3,15 @@
     .venv/bin/python benchmarks/probes.py [--locations 52000 --features 2048 --reference-folds 10 --paper-folds 3 --seed 3]
 
 Prints, for random folds: the time of `fast`, of the k-NN probe and of a plain minibatch loop; macro F1 of each; the
-largest difference in macro F1 of `paper` from the plain loop; peak memory. The plain loop is written here, on torch's
+largest difference in macro F1 of `paper` from the plain loop; peak memory. Ends with lines ``CLAIM <name> <measured> >= <target>``
+of what was run (``<=`` where less is better). The plain loop is written here, on torch's
 own loss, autograd and AdamW, with the published settings (batches of 256, learning rate 1e-3, stop after 10 epochs
 without a lower validation loss, the best weights kept) and the whole set in memory; once with torch's loader as in the
 published loop, and once with indexed batches, which spares it the loader.
 It shares the folds, their validation parts and the random draws with ours, so that the difference from `paper` is that
 of two programs and not of two seeds. Where `--reference-folds` is less than all,
-its time is scaled by the number of folds, and scores are compared on those folds.
+its time is scaled by the number of folds, and scores are compared on those folds. `--repeat-loop` runs it once more with
+other random draws: how far the loop is from itself.
 """
 
 import argparse
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--reference-folds", type=int, default=10)
     parser.add_argument("--loader-folds", type=int, default=2)
     parser.add_argument("--paper-folds", type=int, default=3)
+    parser.add_argument("--repeat-loop", action="store_true")
     parser.add_argument("--seed", type=int, default=3)
     options = parser.parse_args()
     seed = options.seed
@@ -160,7 +163,10 @@ def main() -> None:
     print(
         f"k-NN, k chosen in each fold: {knn_wall:.1f} s, CPU {knn_cpu:.1f} s; macro F1 {np.mean(f1_knn):.2f}"
     )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {memory:.2f} GiB")
+    claims = [f"knn_s {knn_wall:.1f} <= 180", f"memory_gib {memory:.2f} <= 4"]
+    fast_wall, fast_cpu = wall, cpu
     if options.loader_folds:
         some = range(options.loader_folds)
         _, loader_wall, loader_cpu = timed(
@@ -174,8 +180,10 @@ def main() -> None:
             f"published loop with torch's loader, {len(some)} folds: {loader_wall:.1f} s, CPU {loader_cpu:.1f} s"
         )
         print(
-            f"fast is {scale * loader_wall / wall:.1f} times as fast by the clock, {scale * loader_cpu / cpu:.1f} by CPU time"
+            f"fast is {scale * loader_wall / fast_wall:.1f} times as fast by the clock, "
+            f"{scale * loader_cpu / fast_cpu:.1f} by CPU time"
         )
+        claims.append(f"fast_vs_published_loop {scale * loader_wall / fast_wall:.1f} >= 4")
     if options.reference_folds:
         some = range(options.reference_folds)
         plain, plain_wall, plain_cpu = timed(
@@ -189,11 +197,22 @@ def main() -> None:
             f"plain loop, {len(some)} folds: {plain_wall:.1f} s, CPU {plain_cpu:.1f} s; macro F1 {f1_plain.mean():.2f}"
         )
         print(
-            f"fast is {scale * plain_wall / wall:.1f} times as fast by the clock, {scale * plain_cpu / cpu:.1f} by CPU time"
+            f"fast is {scale * plain_wall / fast_wall:.1f} times as fast by the clock, "
+            f"{scale * plain_cpu / fast_cpu:.1f} by CPU time"
         )
-        print(
-            f"macro F1 of fast minus that of the plain loop, points: {(f1_fast[: len(some)] - f1_plain).mean():+.2f}"
-        )
+        difference = f1_fast[: len(some)] - f1_plain
+        print(f"macro F1 of fast minus that of the plain loop, points: {difference.mean():+.2f}")
+        claims.append(f"fast_macro_f1_from_loop {abs(difference.mean()):.2f} <= 0.3")
+        if options.repeat_loop:
+            again = [
+                plain_loop(data, ids, folds, fold=f, share=paper.validation_share, seed=seed + 1000)
+                for f in some
+            ]
+            own = np.array([macro(chosen, fold) for fold, chosen in enumerate(again)]) - f1_plain
+            print(
+                f"macro F1 of the plain loop with other draws minus that of the plain loop, points: {own.mean():+.2f}, "
+                f"of single folds {own.min():+.2f} to {own.max():+.2f}"
+            )
         if options.paper_folds:
             some = range(min(options.paper_folds, len(some)))
             found, wall, cpu = timed(
@@ -207,6 +226,9 @@ def main() -> None:
                 f"paper mode, {len(some)} folds: {wall:.1f} s, CPU {cpu:.1f} s; macro F1 {f1_paper.mean():.2f}"
             )
             print(f"macro F1 of paper mode minus that of the plain loop, points: {difference.mean():+.2f}")
+            claims.append(f"paper_macro_f1_from_loop {abs(difference.mean()):.2f} <= 0.1")
+    for claim in claims:
+        print(f"CLAIM {claim}")
 
 
 if __name__ == "__main__":
