@@ -306,3 +306,18 @@ def test_an_imported_archive_lists_its_own_bands_and_lacks_the_other_arrays(tmp_
     assert not store.is_own(store.layout(path))
     with pytest.raises(ValueError, match="another layout"):
         store.create_store(path, locations=locations(6), arrays={"dn10": arrays["dn10"]}, **options)
+
+
+@pytest.mark.parametrize("name", ["dn_offset", "datetime", "epsg", "sun_zenith"])
+def test_a_changed_byte_is_never_read_as_another_value(path, name):
+    """Every byte of a small array in turn: an error, or the value that was stored."""
+    arrays = fill(store.empty_shard(path, 0))
+    store.write_shard(path, 0, arrays)
+    (object_path,) = (path / name).glob("c.*")
+    content = object_path.read_bytes()
+    for position in range(len(content)):
+        object_path.write_bytes(
+            content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
+        )
+        found, readable = store.read_shard(path, 0)
+        assert not readable[name] or np.array_equal(found[name], arrays[name], equal_nan=True)

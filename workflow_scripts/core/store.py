@@ -322,7 +322,9 @@ def _create_array(
     codec: str,
 ) -> None:
     inner = tuple(sizes[dim] for dim in spec.dims[1:])
-    options: dict[str, Any] = {"chunks": (per_shard, *inner), "compressors": [ZstdCodec(level=3)]}
+    # without a checksum a changed byte may be read as another value
+    compressor = ZstdCodec(level=3, checksum=True)
+    options: dict[str, Any] = {"chunks": (per_shard, *inner), "compressors": [compressor]}
     if name in PIXELS:
         compressor = BloscCodec(typesize=np.dtype(spec.dtype).itemsize, **CODECS[codec])
         options = {
